@@ -1,0 +1,305 @@
+"""What travels between the service and its clients: REST bodies in JSON, WebSocket frames in MessagePack.
+
+REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and /openapi.json are open):
+
+    POST /v1/functions          NewFunction      → Function            GET /v1/functions, /v1/functions/{name[@version]}
+    POST /v1/rules              NewRules         → list[Rule]          GET /v1/rules      DELETE /v1/rules/{name}
+    POST /v1/invocations        NewInvocation    → Submitted           (202)
+    GET  /v1/tasks?status=&rule=&function=&site=&limit=  → list[Task]
+    GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
+    POST /v1/events             one CloudEvent or a list → Published   (202)
+    GET  /v1/sites              → list[Site]     GET /v1/deadletters?limit= → list[DeadLetterView]
+    GET  /v1/status             → SystemStatus
+    GET  /v1/stream             WebSocket: `FromClient` up, `FromService` down
+
+An error is a `Problem` with a fitting status code; `error` is a class of `upon.errors`, so a client raises the same.
+A listing is newest first. Bytes are base64 in JSON. Times: RFC 3339 strings in REST, integers (ns) in frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from upon.errors import InputError, ServiceError, UponError, all_errors
+from upon.messages import FunctionCode, Invocation, Result, Status
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """Base of all request and response bodies."""
+
+
+class Problem(Body, frozen=True, kw_only=True):
+    """What went wrong with a request. `detail` holds the error's own fields (RuleError: file, line, column, field)."""
+
+    error: str
+    message: str
+    detail: dict[str, Any] = {}
+
+
+class NewFunction(Body, frozen=True, kw_only=True):
+    """Register a version of a named function. The same code under the same name gives the same version again."""
+
+    name: str
+    body: bytes  # `upon.serialize.dump_function`
+    python: str  # "3.11"
+    description: str = ""
+    source: str = ""
+
+
+class Function(Body, frozen=True, kw_only=True):
+    name: str
+    version: int
+    code: str
+    description: str
+    source: str
+    python: str
+    principal: str
+    created: str
+
+
+class NewRules(Body, frozen=True, kw_only=True):
+    """Rules as YAML text; applied all or none. `file` is for messages only."""
+
+    yaml: str
+    file: str = "<rules>"
+
+
+class Rule(Body, frozen=True, kw_only=True):
+    name: str
+    version: int
+    spec: dict[str, Any]
+    file: str
+    principal: str
+    created: str
+
+
+class NewInvocation(Body, frozen=True, kw_only=True):
+    """Run a registered function once, with plain (JSON) arguments."""
+
+    function: str  # name[@version]
+    site: str = "local"
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    timeout: float = 0.0  # s, 0 = none
+    id: str | None = None  # own id: sent twice, it runs once
+
+
+class Submitted(Body, frozen=True, kw_only=True):
+    id: str
+
+
+class Published(Body, frozen=True, kw_only=True):
+    ids: list[str]
+
+
+class Hop(Body, frozen=True, kw_only=True):
+    """One step of a task's way. `after` is ms since the first step."""
+
+    name: str  # event, recorded, submitted, received, dispatched, started, finished, returned, stored
+    at: str
+    after: float
+
+
+class TaskError(Body, frozen=True, kw_only=True):
+    type: str
+    message: str
+    traceback: str
+
+
+class TaskCause(Body, frozen=True, kw_only=True):
+    """The event behind a task, in short."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: str | None
+
+
+class Task(Body, frozen=True, kw_only=True):
+    """One invocation as the task store has it. In listings `timings`, `stdout` and `result` are left empty."""
+
+    id: str
+    function: str
+    version: int
+    site: str
+    status: Status
+    rule: str | None
+    rule_version: int | None
+    event_id: str | None
+    submitted: str | None
+    started: str | None
+    finished: str | None
+    attempts: int
+    items: int = 0
+    principal: str = ""
+    worker: str = ""
+    duration: float | None = None  # ms, started → finished
+    result: Any = None  # plain data as it is; another Python object as {"python": repr}
+    error: TaskError | None = None
+    event: TaskCause | None = None
+    timings: list[Hop] = []
+    stdout: str = ""
+
+
+class Manager(Body, frozen=True, kw_only=True):
+    id: str
+    host: str
+    pid: int
+    workers: list[int]
+    slots: int
+    busy: int
+    python: str
+
+
+class Site(Body, frozen=True, kw_only=True):
+    name: str
+    state: Literal["up", "down"]
+    host: str
+    pid: int
+    seen: str
+    queued: int
+    running: int
+    slots: int
+    busy: int
+    managers: list[Manager]
+
+
+class DeadLetterView(Body, frozen=True, kw_only=True):
+    id: str
+    origin: str
+    part: str
+    reason: str
+    value: str  # as text; what is no UTF-8 is escaped
+    attempts: int
+    at: str
+
+
+class SystemStatus(Body, frozen=True, kw_only=True):
+    """What the service knows of the parts. `lag`: records not yet taken in, per consuming part."""
+
+    kafka: str
+    version: str
+    sites: list[Site]
+    lag: dict[str, int]
+    rules: int
+    functions: int
+
+
+# ── WebSocket frames ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag=str.lower):
+    """Base of the frames. `request` numbers a client's request; the answer repeats it."""
+
+
+class Register(Frame, frozen=True, kw_only=True):
+    """Make code known to all sites → `Done`."""
+
+    request: int
+    code: FunctionCode
+
+
+class Submit(Frame, frozen=True, kw_only=True):
+    """Run invocations at a site; sent again (same ids) after a reconnect they still run once → `Done` once in Kafka."""
+
+    request: int
+    site: str
+    group: str
+    invocations: tuple[Invocation, ...]
+
+
+class Attach(Frame, frozen=True, kw_only=True):
+    """Push the results of a group from now on, and those of `unfinished` that are there already → `Done`."""
+
+    request: int
+    group: str
+    unfinished: tuple[str, ...] = ()
+
+
+class CancelTasks(Frame, frozen=True, kw_only=True):
+    """Cancel invocations, queued or running, at a site → `Done`; the outcome arrives as their results."""
+
+    request: int
+    site: str
+    ids: tuple[str, ...]
+
+
+class Watch(Frame, frozen=True, kw_only=True):
+    """Push events and task changes as they happen, from now on → `Done`."""
+
+    request: int
+    events: bool = False
+    tasks: bool = False
+
+
+class Done(Frame, frozen=True, kw_only=True):
+    request: int
+
+
+class Refused(Frame, frozen=True, kw_only=True):
+    """The request failed; nothing of it took place."""
+
+    request: int
+    problem: Problem
+
+
+class Results(Frame, frozen=True, kw_only=True):
+    results: tuple[Result, ...]
+
+
+class EventSeen(Frame, frozen=True, kw_only=True):
+    """An event passed (a watcher that is too slow misses some: `missed` says how many since the last)."""
+
+    event: dict[str, Any]  # JSON event format
+    missed: int = 0
+
+
+class TaskChanged(Frame, frozen=True, kw_only=True):
+    """A task was submitted, started (if it takes a while) or ended."""
+
+    task: Task
+    missed: int = 0
+
+
+FromClient = Register | Submit | Attach | CancelTasks | Watch
+FromService = Done | Refused | Results | EventSeen | TaskChanged
+
+encode_frame = msgspec.msgpack.Encoder().encode
+_from_client = msgspec.msgpack.Decoder(FromClient)
+_from_service = msgspec.msgpack.Decoder(FromService)
+
+
+def decode_from_client(data: bytes) -> FromClient:
+    """Read a client's frame. Raises InputError if it is none."""
+    try:
+        frame: FromClient = _from_client.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not a frame of this API: {error}") from error
+    return frame
+
+
+def decode_from_service(data: bytes) -> FromService:
+    """Read the service's frame. Raises ServiceError if it is none (service and client of different versions)."""
+    try:
+        frame: FromService = _from_service.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ServiceError(f"the service sent an unknown frame ({error}); are both of one version?") from error
+    return frame
+
+
+def problem(error: UponError) -> Problem:
+    """Return an error as it travels."""
+    fields = {k: v for k, v in vars(error).items() if isinstance(v, str | int | float | bool)}
+    return Problem(error=type(error).__name__, message=str(error), detail=fields)
+
+
+def raised(found: Problem) -> UponError:
+    """Return the error that a `Problem` stands for; a class unknown here becomes ServiceError."""
+    cls = all_errors().get(found.error, ServiceError)
+    if found.detail and "problem" in found.detail:
+        return cls(found.detail["problem"], **{k: v for k, v in found.detail.items() if k != "problem"})
+    return cls(found.message)

@@ -1,0 +1,186 @@
+"""Settings: where the home folder is, what the profile says, what the environment overrides.
+
+One folder, UPON_HOME, holds the profile that CLI and SDK read and all data of an embedded system:
+
+    profile.json          service address, token, Kafka address, prefix, site        (mode 0600)
+    kafka/ service/ endpoint/ sources/    each part's data
+    logs/<part>.log       what each part logged
+    run/                  what runs now: pids, lock; rewritten at each start
+
+A value is looked for in this order: argument, environment (`UPON_SERVICE`, `UPON_TOKEN`, `UPON_KAFKA` …),
+profile, default. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from upon.errors import ConfigError
+from upon.topics import Topics
+
+PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher")
+
+
+class Home:
+    """The one folder of a system, and the places in it.
+
+    Args:
+        path: the folder; default UPON_HOME, else the user data folder of this platform.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        chosen = path or os.environ.get("UPON_HOME") or platformdirs.user_data_path("upon")
+        self.path = Path(chosen).expanduser().absolute()
+
+    def __repr__(self) -> str:
+        return f"Home({str(self.path)!r})"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile.json"
+
+    @property
+    def kafka(self) -> Path:
+        return self.path / "kafka"
+
+    @property
+    def service(self) -> Path:
+        return self.path / "service"
+
+    @property
+    def sources(self) -> Path:
+        return self.path / "sources"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    def endpoint(self, site: str) -> Path:
+        return self.path / "endpoint" / site
+
+    def read_profile(self) -> dict[str, Any]:
+        """Return the profile, empty if there is none.
+
+        Raises:
+            ConfigError: it is there and cannot be read.
+        """
+        try:
+            text = self.profile.read_text()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(f"{self.profile}: cannot be read: {error.strerror}") from error
+        try:
+            profile = json.loads(text)
+            if not isinstance(profile, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            raise ConfigError(f"{self.profile}: {error}; correct it, or remove it and run `upon up`") from error
+        return profile
+
+    def write_profile(self, **values: str) -> None:
+        """Set values in the profile; the file is replaced whole, readable by its owner alone."""
+        profile = {**self.read_profile(), **values}
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_private(self.profile, json.dumps(profile, indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, mode 0600, so that a reader sees the old or the new one whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+class Settings(BaseSettings):
+    """All settings of all parts. Each is an environment variable, `UPON_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="UPON_", extra="ignore", arbitrary_types_allowed=True)
+
+    home: Path = Field(default_factory=lambda: Home().path, description="the one folder of this system")
+    service: str = Field("", description="the service's address, such as http://127.0.0.1:8700")
+    token: str = Field("", description="bearer token for the service")
+    kafka: str = Field("", description="Kafka's bootstrap address, HOST:PORT[,HOST:PORT…]")
+    prefix: str = Field("upon", description="first part of every topic's name")
+    site: str = Field("local", description="the site that a dispatcher and its managers serve")
+    dispatcher: str = Field("", description="where the dispatcher listens for managers, tcp://HOST:PORT")
+    listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
+    database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes of a manager")
+    sources: str = Field("", description="YAML file that names the event sources to run")
+    partitions: int = Field(4, ge=1, description="partitions of new events, results and invocations topics")
+    replication: int = Field(1, ge=1, description="replication factor of new topics")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+
+    @classmethod
+    def load(cls, home: str | os.PathLike[str] | None = None, **values: Any) -> Settings:
+        """Return the settings in force.
+
+        Args:
+            home: the home folder; default UPON_HOME, else the platform's user data folder.
+            values: settings given as arguments; None counts as not given.
+
+        Raises:
+            ConfigError: a value is wrong (the message names variable and value), or the profile is unreadable.
+        """
+        place = Home(home)
+        given = {name: value for name, value in values.items() if value is not None}
+        profile = place.read_profile()
+        try:
+            return cls(home=place.path, _profile=profile, **given)  # type: ignore[call-arg]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"setting {name} (environment UPON_{name.upper()} or {place.profile}): "
+                f"{first['msg']}, not {first['input']!r}"
+            ) from error
+
+    def __init__(self, _profile: dict[str, Any] | None = None, **values: Any) -> None:
+        super().__init__(**values, _profile=_profile or {})
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        given = dict(init_settings())
+        profile = given.pop("_profile", {})
+        return (lambda: given, env_settings, lambda: {k: profile[k] for k in PROFILE_FIELDS if k in profile})  # type: ignore[return-value]
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.prefix)
+
+    @property
+    def places(self) -> Home:
+        return Home(self.home)
+
+    def need_kafka(self) -> str:
+        """Return Kafka's address.
+
+        Raises:
+            ConfigError: none is known.
+        """
+        if not self.kafka:
+            raise ConfigError(
+                f"no Kafka address in {self.places.profile}: start a system with `upon up`, or set UPON_KAFKA=HOST:PORT"
+            )
+        return self.kafka

@@ -1,0 +1,31 @@
+"""Identities: random for what a person asks, derived for what an event asks.
+
+An invocation fired by a rule has an id computed from the rule and the event, so a replay or a redelivery
+gives the same id, and whoever meets it twice can drop the second (docs/architecture.md, Guarantees).
+"""
+
+from __future__ import annotations
+
+import uuid
+
+#: The name space of derived invocation ids. Changing it breaks deduplication across an upgrade.
+RULE_INVOCATIONS = uuid.UUID("9c1fd1a2-4a52-5b0e-9f3e-6f1a2d9f4c11")
+
+
+def new_id() -> str:
+    """Return a random id (UUIDv4, 36 characters)."""
+    return str(uuid.uuid4())
+
+
+def rule_invocation_id(rule: str, version: int, once: str) -> str:
+    """Return the id of the invocation that `version` of `rule` fires for the key `once`.
+
+    Args:
+        rule: the rule's name.
+        version: the rule's version, from 1.
+        once: what makes two firings the same: the value of the rule's `once`, or source and id of the event.
+
+    Returns:
+        A UUIDv5 (RFC 9562), 36 characters; equal arguments give equal ids on every machine.
+    """
+    return str(uuid.uuid5(RULE_INVOCATIONS, f"{rule}\x00{version}\x00{once}"))

@@ -1,0 +1,9 @@
+"""Kafka access: every client setting, topic administration, following a compacted topic.
+
+    settings   what each client is told, in one place, with the reason
+    clients    producers and consumers made from them
+    admin      creating topics
+    follow     read a topic from its beginning and go on
+
+Not here: the embedded broker (`upon.embedded`), and what the records mean (`upon.messages`, `upon.events`).
+"""

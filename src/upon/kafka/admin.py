@@ -1,0 +1,63 @@
+"""Topic administration, with aiokafka's admin client (kafka-python's notices a restart late)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from upon.errors import KafkaError
+from upon.kafka.clients import unavailable
+from upon.topics import TopicSpec
+
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+
+@asynccontextmanager
+async def admin_client(kafka: str, timeout: float = 30.0) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+    """
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.errors import KafkaError as ClientError
+
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka, request_timeout_ms=int(timeout * 1000), retry_backoff_ms=50)
+    try:
+        await client.start()
+    except (ClientError, OSError) as error:
+        await client.close()
+        raise unavailable(kafka, error) from error
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def ensure_topics(kafka: str, specs: Iterable[TopicSpec], replication: int = 1) -> None:
+    """Create the topics that are not there yet; leave those that are as they are.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+        KafkaError: the broker refuses to create one.
+    """
+    from aiokafka.admin import NewTopic
+    from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+    wanted = list(specs)
+    async with admin_client(kafka) as client:
+        there = set(await client.list_topics())
+        new = [
+            NewTopic(spec.name, spec.partitions, replication, topic_configs=dict(spec.config))
+            for spec in wanted
+            if spec.name not in there
+        ]
+        if not new:
+            return
+        response = await client.create_topics(new)
+        for name, code, *message in response.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise KafkaError(f"topic {name} was not created: {error.__name__} {message[0] if message else ''}")

@@ -1,0 +1,84 @@
+"""Producers and consumers, started and ready, made from `upon.kafka.settings`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from upon.errors import KafkaUnavailable
+from upon.kafka import settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from kafka import KafkaProducer
+
+
+def unavailable(kafka: str, error: object) -> KafkaUnavailable:
+    """Return the error for a broker that does not answer, with the remedy."""
+    return KafkaUnavailable(f"no Kafka answers at {kafka} ({error}); is `upon up` running? `upon doctor` looks into it")
+
+
+@asynccontextmanager
+async def async_producer(kafka: str, client_id: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A started aiokafka producer (idempotent, acks=all), flushed and stopped at the end.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+    """
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.errors import KafkaError
+
+    producer = AIOKafkaProducer(**settings.async_producer(kafka, client_id))
+    try:
+        await producer.start()
+    except KafkaError as error:
+        await producer.stop()
+        raise unavailable(kafka, error) from error
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def async_consumer(
+    kafka: str, client_id: str, topics: Iterable[str] = (), group: str | None = None
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started aiokafka consumer that commits by hand.
+
+    Args:
+        topics: what it subscribes to; none: assign partitions yourself.
+        group: consumer group; None: no group, no committed offsets.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+    """
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.errors import KafkaError
+
+    consumer = AIOKafkaConsumer(*topics, **settings.async_consumer(kafka, client_id, group))
+    try:
+        await consumer.start()
+    except KafkaError as error:
+        await consumer.stop()
+        raise unavailable(kafka, error) from error
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+def sync_producer(kafka: str, client_id: str) -> KafkaProducer:
+    """A kafka-python producer (idempotent, acks=all); close it yourself.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+    """
+    from kafka import KafkaProducer
+    from kafka.errors import KafkaError
+
+    try:
+        return KafkaProducer(**settings.sync_producer(kafka, client_id))
+    except KafkaError as error:
+        raise unavailable(kafka, error) from error

@@ -1,0 +1,56 @@
+"""Structured logging for every part: one JSON object per line on stderr, or coloured text on a terminal.
+
+Each line says in `event` what happened, in a sentence; in `action` which step it was; and carries the ids.
+Normal operation logs nothing at warning level.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, cast
+
+import structlog
+
+
+def configure(part: str, level: str = "info") -> None:
+    """Send this process's logs, and those of the libraries it uses, to stderr.
+
+    Args:
+        part: name of the part, on every line.
+        level: least level: debug, info, warning or error. Libraries log from warning on.
+    """
+    least = getattr(logging, level.upper())
+    terminal = sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+    )
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(part=part)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(least, logging.WARNING))
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a module; call with its `__name__`."""
+    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(logger=name))

@@ -1,0 +1,278 @@
+"""What travels in Kafka between the parts, apart from events: one struct per record, in MessagePack.
+
+    upon.invocations.<site>   InvocationBatch
+    upon.control.<site>       Cancel
+    upon.results              ResultBatch
+    upon.registry             FunctionCode | FunctionRecord | RuleRecord     (key: `registry_key`)
+    upon.sites                SiteStatus
+    upon.deadletter           DeadLetter
+
+Guarantees: a field is never renamed or reused; a new field has a default, so old records stay readable and
+old readers ignore it. A record's `format` (absent = 1) rises only when older readers must refuse it.
+All times are integers, nanoseconds since the epoch (UTC), 0 = not yet. All durations are seconds, float.
+
+Not here: events (`upon.events`), the service's requests (`upon.api`), the ZeroMQ frames (`upon.dispatcher.protocol`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from upon.errors import InputError
+
+FORMAT = 1
+"""The newest record format this code reads."""
+MAX_RECORD = 16 * 1024 * 1024
+"""Bytes: the largest Kafka record, set alike at topics, producers and consumers."""
+MAX_PAYLOAD = MAX_RECORD - 64 * 1024
+"""Bytes: the largest arguments or result; the rest of a record is for what describes them."""
+COALESCE_BYTES = 1024 * 1024
+"""Bytes: whoever gathers invocations or results into a batch starts a new one past this."""
+
+Status = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+FINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all records: immutable, keyword-only, defaults left out on the wire."""
+
+
+class Retry(Message, frozen=True, kw_only=True):
+    """When a failed attempt is tried again. The default covers lost workers only, at once."""
+
+    attempts: int = 3  # how often the task may start in all, ≥ 1
+    on: tuple[str, ...] = ("WorkerLost",)  # names of exception classes (base classes count)
+    initial: float = 0.0  # s before the second attempt
+    factor: float = 2.0  # each further wait is this much longer
+    max: float = 300.0  # s, the longest wait
+    jitter: bool = True  # wait a random part (half to whole) of it
+
+
+class Cause(Message, frozen=True, kw_only=True):
+    """What made a rule fire."""
+
+    rule: str
+    rule_version: int
+    event_id: str
+    event_type: str
+    event_source: str
+    event_subject: str = ""
+    event_time: int = 0  # the event's own time attribute
+    event_recorded: int = 0  # when Kafka had the event
+
+
+class Invocation(Message, frozen=True, kw_only=True):
+    """One request to run a function at a site."""
+
+    id: str  # UUID; equal ids are the same work, done once
+    code: str  # content hash of the function, `FunctionCode.hash`
+    function: str  # its name, for people and policy
+    version: int = 0  # its version; 0 = anonymous (submitted by an Executor)
+    payload: bytes = b""  # `upon.serialize.pack_call` or `pack_chunk`
+    items: int = 0  # 0 = one call; n = a map chunk of n calls
+    timeout: float = 0.0  # s for one attempt; 0 = none
+    retry: Retry = Retry()
+    cause: Cause | None = None  # the rule and event, when a rule fired it
+
+
+class InvocationBatch(Message, frozen=True, kw_only=True):
+    """Invocations that travel in one record, for one site."""
+
+    format: int = 1
+    site: str
+    group: str = ""  # who waits for the results (an Executor's id); also the key of their record
+    principal: str = ""  # who asked: user or service
+    submitted: int = 0  # when the service or stream worker accepted them
+    invocations: tuple[Invocation, ...]
+
+
+class Cancel(Message, frozen=True, kw_only=True):
+    """Stop these invocations, queued or running."""
+
+    format: int = 1
+    ids: tuple[str, ...]
+
+
+class Timings(Message, frozen=True, kw_only=True):
+    """When an invocation passed each hop. `t_x` of the funcX paper are differences of these."""
+
+    submitted: int = 0  # accepted by the service, or fired by a stream worker
+    received: int = 0  # read from Kafka by the dispatcher
+    dispatched: int = 0  # sent to a manager (last attempt)
+    started: int = 0  # the function began (last attempt)
+    finished: int = 0  # the function ended
+    returned: int = 0  # the dispatcher had the result
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """An exception as it travels."""
+
+    type: str  # class name, such as ``ValueError`` or ``WorkerLost``
+    message: str
+    traceback: str = ""  # the worker's, as text; for a lost worker: the story
+    kinds: tuple[str, ...] = ()  # class names along the MRO, what `Retry.on` is matched with
+    payload: bytes = b""  # the exception itself, `upon.serialize.dumps`; empty if it does not pickle
+
+
+class ItemFailure(Message, frozen=True, kw_only=True):
+    """One bad item of a map chunk; the others are in the result."""
+
+    index: int
+    failure: Failure
+
+
+class Result(Message, frozen=True, kw_only=True):
+    """The outcome of one invocation."""
+
+    id: str
+    status: Status  # a final one
+    code: str = ""
+    function: str = ""
+    version: int = 0
+    payload: bytes = b""  # `upon.serialize.dumps` of the value; a map chunk's: the list of values
+    items: int = 0  # as in the invocation
+    bad_items: tuple[ItemFailure, ...] = ()
+    failure: Failure | None = None  # when failed or cancelled
+    preview: str = ""  # repr of the value, shortened, for people
+    stdout: str = ""  # the end of what the function printed
+    attempts: int = 1
+    worker: str = ""  # manager/pid that ran the last attempt
+    group: str = ""  # as in the batch
+    timings: Timings = Timings()
+    cause: Cause | None = None
+
+
+class Started(Message, frozen=True, kw_only=True):
+    """An invocation that has begun and is not done yet: sent for those that take a while."""
+
+    id: str
+    started: int
+    attempt: int = 1
+    worker: str = ""
+
+
+class ResultBatch(Message, frozen=True, kw_only=True):
+    """Results of one site that travel in one record."""
+
+    format: int = 1
+    site: str
+    results: tuple[Result, ...] = ()
+    started: tuple[Started, ...] = ()
+
+
+class FunctionCode(Message, frozen=True, kw_only=True, tag="code"):
+    """A function's body, named by its content: the same code is stored once."""
+
+    hash: str  # sha256 of body, hex
+    body: bytes  # cloudpickle
+    python: str  # "3.11": what pickled it
+    created: int = 0
+
+
+class FunctionRecord(Message, frozen=True, kw_only=True, tag="function"):
+    """A version of a named function."""
+
+    name: str
+    version: int
+    code: str
+    description: str = ""  # first line of its docstring
+    source: str = ""  # its source text, when it was there, for people
+    python: str = ""
+    principal: str = ""
+    created: int = 0
+
+
+class RuleRecord(Message, frozen=True, kw_only=True, tag="rule"):
+    """A version of a rule. `spec` is what stood in the YAML, as plain data."""
+
+    name: str
+    version: int
+    spec: dict[str, Any]
+    file: str = ""
+    principal: str = ""
+    created: int = 0
+
+
+class ManagerStatus(Message, frozen=True, kw_only=True):
+    """One manager as its dispatcher sees it."""
+
+    id: str
+    host: str
+    pid: int
+    workers: tuple[int, ...] = ()  # process ids
+    slots: int = 0  # how many tasks it can run at once
+    busy: int = 0
+    python: str = ""
+
+
+class SiteStatus(Message, frozen=True, kw_only=True):
+    """What a dispatcher says of its site, every few seconds and whenever a manager comes or goes."""
+
+    format: int = 1
+    site: str
+    pid: int
+    host: str
+    at: int  # when this was said
+    state: Literal["up", "down"] = "up"
+    managers: tuple[ManagerStatus, ...] = ()
+    queued: int = 0  # invocations held by the dispatcher and not yet sent to a manager
+    running: int = 0
+
+
+class DeadLetter(Message, frozen=True, kw_only=True):
+    """A record that could not be processed, whole, with the reason."""
+
+    format: int = 1
+    id: str
+    origin: str  # topic/partition/offset
+    part: str  # who gave up: streams, dispatcher, service
+    reason: str  # the error's class and message
+    key: bytes = b""
+    value: bytes = b""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    attempts: int = 1
+    at: int = 0
+
+
+RegistryRecord = FunctionCode | FunctionRecord | RuleRecord
+
+M = TypeVar("M")
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(message: Message) -> bytes:
+    """Return a message's MessagePack form."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | memoryview, kind: type[M]) -> M:
+    """Read a message of the class (or union) `kind`.
+
+    Raises:
+        InputError: the bytes are no such message, or of a version this code does not know.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        message: M = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from error
+    if (found := getattr(message, "format", FORMAT)) > FORMAT:
+        raise InputError(f"{type(message).__name__} has format {found}; this code reads up to {FORMAT}: upgrade it")
+    return message
+
+
+def registry_key(record: RegistryRecord) -> bytes:
+    """Return the key of a registry record: ``kind/name``, with the version where versions are kept apart."""
+    match record:
+        case FunctionCode(hash=code):
+            return f"code/{code}".encode()
+        case FunctionRecord(name=name, version=version):
+            return f"function/{name}@{version}".encode()
+        case RuleRecord(name=name):
+            return f"rule/{name}".encode()

@@ -1,0 +1,182 @@
+"""Python values to bytes and back: several methods, the one used named by the first byte (funcX, section 4.6).
+
+    m   MessagePack: plain data only (None, bool, int, float, str, bytes, list, dict with str keys), exact types.
+        Any language reads it; the service shows it without running anybody's code.
+    p   pickle, protocol 5: everything else that pickles by reference.
+    c   cloudpickle: lambdas, closures, classes of `__main__`.
+
+Guarantee: `loads(dumps(x))` has x's types; what would not survive MessagePack is pickled.
+Only SDK and workers may `loads`, for that can run code; the service and stream workers use `loads_plain`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from upon.errors import InputError, PayloadTooLarge, ResultError
+from upon.messages import MAX_PAYLOAD, Failure
+
+_SCALARS = frozenset({int, str, float, bool, type(None), bytes})
+_MAX_PLAIN_NODES = 256
+"""Past so many values pickle is as fast as checking that all are plain."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+def _plain(value: Any) -> bool:
+    waiting, seen = [value], 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if seen > _MAX_PLAIN_NODES:
+            return False
+        kind = type(item)
+        if kind is list:
+            waiting.extend(item)
+        elif kind is dict:
+            if any(type(key) is not str for key in item):
+                return False
+            waiting.extend(item.values())
+        elif kind is int:
+            if not -(2**63) <= item < 2**64:
+                return False
+        elif kind not in _SCALARS:
+            return False
+    return True
+
+
+def dumps(value: Any) -> bytes:
+    """Serialize any value.
+
+    Raises:
+        PayloadTooLarge: the bytes are more than `MAX_PAYLOAD`.
+        Exception: whatever pickling raised (TypeError, PicklingError …), when no method takes the value.
+    """
+    if _plain(value):
+        data = b"m" + _pack(value)
+    else:
+        try:
+            data = b"p" + pickle.dumps(value, protocol=5)
+            if b"__main__" in data:  # pickled by reference to a module the other side does not have
+                data = b"c" + cloudpickle.dumps(value, protocol=5)
+        except Exception:
+            data = b"c" + cloudpickle.dumps(value, protocol=5)
+    if len(data) > MAX_PAYLOAD:
+        raise PayloadTooLarge(
+            f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: pass a path or write to shared storage"
+        )
+    return data
+
+
+def dumps_plain(value: Any) -> bytes:
+    """Serialize plain data, whatever its size, without pickle (for parts that must not unpickle).
+
+    Raises:
+        InputError: the value is not plain data.
+        PayloadTooLarge: as for `dumps`.
+    """
+    try:
+        data = b"m" + _pack(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"not plain data: {error}") from error
+    if len(data) > MAX_PAYLOAD:
+        raise PayloadTooLarge(f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
+    return data
+
+
+def loads(data: bytes) -> Any:
+    """Rebuild a value. Runs code that the data names: only for data of a trusted origin.
+
+    Raises:
+        InputError: unknown method or empty data.
+        Exception: whatever unpickling raised.
+    """
+    match data[:1]:
+        case b"m":
+            return _unpack(data[1:])
+        case b"p" | b"c":
+            return pickle.loads(memoryview(data)[1:])
+        case other:
+            raise InputError(f"payload of unknown serialization method {other!r}")
+
+
+def is_plain(data: bytes) -> bool:
+    """Tell whether `data` is plain data, which `loads_plain` reads."""
+    return data[:1] == b"m"
+
+
+def loads_plain(data: bytes) -> Any:
+    """Rebuild plain data; never runs code.
+
+    Raises:
+        InputError: the payload is pickled, or damaged.
+    """
+    if not is_plain(data):
+        raise InputError("the payload is a Python object, not plain data")
+    try:
+        return _unpack(data[1:])
+    except msgspec.DecodeError as error:
+        raise InputError(f"damaged payload: {error}") from error
+
+
+def pack_call(args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+    """Serialize the arguments of one call, as `[args, kwargs]`. Raises as `dumps`."""
+    return dumps([list(args), kwargs])
+
+
+def unpack_call(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Return args and kwargs of `pack_call`. Raises as `loads`."""
+    args, kwargs = loads(payload)
+    return args, kwargs
+
+
+def pack_chunk(columns: Sequence[Sequence[Any]]) -> bytes:
+    """Serialize a map chunk: one column per iterable, all of one length. Raises as `dumps`."""
+    return dumps([list(column) for column in columns])
+
+
+def unpack_chunk(payload: bytes) -> list[list[Any]]:
+    """Return the columns of `pack_chunk`. Raises as `loads`."""
+    columns: list[list[Any]] = loads(payload)
+    return columns
+
+
+def dump_function(function: Callable[..., Any]) -> bytes:
+    """Return a function's cloudpickle. Raises whatever pickling raises."""
+    return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
+
+
+def load_function(body: bytes) -> Callable[..., Any]:
+    """Rebuild a function of `dump_function`. Raises whatever unpickling or importing raises."""
+    function: Callable[..., Any] = pickle.loads(body)
+    return function
+
+
+def dump_failure(error: BaseException, traceback: str = "") -> Failure:
+    """Return an exception as it travels; one that does not pickle goes as its class name and message."""
+    try:
+        payload = dumps(error)
+        loads(payload)  # an exception whose __init__ wants other arguments pickles, and does not come back
+    except Exception:
+        payload = b""
+    kinds = tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (object, BaseException))
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"<its __str__ raised {type(broken).__name__}>"
+    return Failure(type=type(error).__name__, message=message, traceback=traceback, kinds=kinds, payload=payload)
+
+
+def unserializable(value: Any, error: BaseException) -> ResultError:
+    """Return the error for a result that no method takes."""
+    return ResultError(
+        f"the function returned a {type(value).__module__}.{type(value).__qualname__}, which cannot be serialized "
+        f"({type(error).__name__}: {error}); return plain data, arrays or picklable objects, or write to a file "
+        "and return its path"
+    )

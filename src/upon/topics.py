@@ -1,0 +1,110 @@
+"""The Kafka topics: their names, keys, partitions and settings. Names are made here and nowhere else.
+
+    events                every event; key = partitionkey extension, else subject
+    invocations.<site>    batches for one site; key = function hash
+    control.<site>        cancel, drain: never behind a backlog
+    results               result batches; key = group
+    registry   compacted  functions, rules, sites; key = kind/name; only the service writes it
+    sites      compacted  what each dispatcher says of itself; key = site
+    deadletter            what could not be processed, with its reason
+
+A prefix (default ``upon``) lets several deployments share a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from upon.errors import ConfigError
+from upon.messages import MAX_RECORD
+
+SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+PREFIX = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}")
+
+_COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it is created: name, number of partitions, and settings over the broker's own."""
+
+    name: str
+    partitions: int = 1
+    config: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one deployment.
+
+    Args:
+        prefix: first part of every name, default ``upon``.
+
+    Raises:
+        ConfigError: the prefix has characters that Kafka does not allow.
+    """
+
+    prefix: str = "upon"
+
+    def __post_init__(self) -> None:
+        if not PREFIX.fullmatch(self.prefix):
+            raise ConfigError(f"prefix {self.prefix!r}: use letters, digits, '.', '_' and '-', at most 81")
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}.events"
+
+    @property
+    def results(self) -> str:
+        return f"{self.prefix}.results"
+
+    @property
+    def registry(self) -> str:
+        return f"{self.prefix}.registry"
+
+    @property
+    def sites(self) -> str:
+        return f"{self.prefix}.sites"
+
+    @property
+    def deadletter(self) -> str:
+        return f"{self.prefix}.deadletter"
+
+    def invocations(self, site: str) -> str:
+        return f"{self.prefix}.invocations.{checked_site(site)}"
+
+    def control(self, site: str) -> str:
+        return f"{self.prefix}.control.{checked_site(site)}"
+
+    def site_of(self, topic: str) -> str | None:
+        """Return the site whose invocations topic this is, or None."""
+        head = f"{self.prefix}.invocations."
+        return topic[len(head) :] if topic.startswith(head) else None
+
+    def shared(self, partitions: int = 4) -> list[TopicSpec]:
+        """Return the topics every deployment has, whatever its sites."""
+        large = {"max.message.bytes": str(MAX_RECORD)}
+        return [
+            TopicSpec(self.events, partitions, large),
+            TopicSpec(self.results, partitions, large),
+            TopicSpec(self.registry, 1, {**_COMPACTED, **large}),
+            TopicSpec(self.sites, 1, _COMPACTED),
+            TopicSpec(self.deadletter, 1, large),
+        ]
+
+    def of_site(self, site: str, partitions: int = 4) -> list[TopicSpec]:
+        """Return the topics that one site needs."""
+        large = {"max.message.bytes": str(MAX_RECORD)}
+        return [TopicSpec(self.invocations(site), partitions, large), TopicSpec(self.control(site), 1)]
+
+
+def checked_site(site: str) -> str:
+    """Return `site` if it can name a site.
+
+    Raises:
+        ConfigError: it cannot: a site's name becomes part of a topic's name.
+    """
+    if not SITE_NAME.fullmatch(site):
+        raise ConfigError(f"site {site!r}: use lower-case letters, digits and '-', at most 63, first not '-'")
+    return site
