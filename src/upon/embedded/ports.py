@@ -1,0 +1,63 @@
+"""Ports for a server that must come back at the same address.
+
+They lie below the range from which the kernel takes the near ends of outgoing connections. A port inside it
+could be taken while the broker is down, even by a client that keeps trying to reach the broker.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+HOST = "127.0.0.1"
+LOWEST = 10_000
+EPHEMERAL = 32_768
+"""Where Linux's range of ports for outgoing connections begins unless set otherwise."""
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen at this port of 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def free_port(avoid: Collection[int] = ()) -> int:
+    """Return a port that is free now, none of `avoid`, outside the range of outgoing connections.
+
+    Raises:
+        OSError: a thousand tries found none.
+    """
+    for _ in range(1000):
+        port = random.randrange(LOWEST, max(_ephemeral_begin(), LOWEST + 1000))
+        if port not in avoid and is_free(port):
+            return port
+    raise OSError(f"no free port on {HOST} between {LOWEST} and {_ephemeral_begin()}")
+
+
+def owner(port: int) -> str:
+    """Return who listens at a port, as `name, pid N`; empty if that cannot be told."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
+def _ephemeral_begin() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return EPHEMERAL

@@ -1,0 +1,54 @@
+"""What tests of every kind share: one real Kafka for the session, and topics of their own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from upon.embedded.broker import Broker
+from upon.errors import JavaNotFound, KafkaInstallError
+from upon.kafka.admin import ensure_topics
+from upon.topics import Topics
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """The bootstrap address of one real Kafka, started once and stopped with the session, however that ends."""
+    folder = Path(tempfile.mkdtemp(prefix="upon-kafka-"))
+    broker = Broker(folder)
+    # SIGTERM (a time limit of CI) then unwinds like Ctrl-C; after SIGKILL the kernel ends the broker.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        try:
+            broker.start()
+        except (JavaNotFound, KafkaInstallError) as error:
+            missing(str(error))
+        broker.wait_ready(60)
+        yield broker.address
+    finally:
+        broker.stop()
+        signal.signal(signal.SIGTERM, before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def topics(kafka: str) -> Topics:
+    """Topics under a prefix of this test's own: the shared ones and those of the site `local` exist."""
+    names = Topics(f"test-{secrets.token_hex(4)}")
+    asyncio.run(ensure_topics(kafka, [*names.shared(), *names.of_site("local")]))
+    return names
+
+
+def missing(reason: str) -> None:
+    """Skip a test whose server is missing on a person's machine; in CI (the variable CI is set) it fails."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
