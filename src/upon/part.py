@@ -18,10 +18,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from upon.config import Settings
-from upon.errors import UponError
+from upon.errors import KafkaUnavailable, UponError
+from upon.kafka.answers import answers
 from upon.logs import configure, get_logger
 
 READY_FD = "UPON_READY_FD"
+KAFKA_PATIENCE = 120.0
+"""Seconds that a part waits for the broker at its start."""
 log = get_logger(__name__)
 
 
@@ -50,11 +53,18 @@ class Part:
 Main = Callable[[Part, Settings], Awaitable[None]]
 
 
-def run_part(name: str, settings: Settings, main: Main) -> int:
-    """Run a part until it is told to stop; return the exit code (0 stopped, 1 bug, 2 an error of the tree)."""
+def run_part(name: str, settings: Settings, main: Main, *, needs_kafka: bool = True) -> int:
+    """Run a part until it is told to stop; return the exit code (0 stopped, 1 bug, 2 an error of the tree).
+
+    Args:
+        name: on every line of its log.
+        settings: handed to `main`.
+        main: the part itself; its imports are done by now, so they overlap with Kafka's start.
+        needs_kafka: wait for the broker before `main` begins.
+    """
     configure(name, settings.log_level)
     try:
-        asyncio.run(_run(name, settings, main))
+        asyncio.run(_run(name, settings, main, needs_kafka))
     except UponError as error:
         log.error(str(error), action="stop", error=type(error).__name__)
         return 2
@@ -64,10 +74,30 @@ def run_part(name: str, settings: Settings, main: Main) -> int:
     return 0
 
 
-async def _run(name: str, settings: Settings, main: Main) -> None:
+async def _run(name: str, settings: Settings, main: Main, needs_kafka: bool) -> None:
     part = Part(name)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, part.stopping.set)
+    if needs_kafka and not await _kafka_answers(part, settings.need_kafka()):
+        return
     await main(part, settings)
     log.info("stopped", action="stop")
+
+
+async def _kafka_answers(part: Part, kafka: str) -> bool:
+    """Wait for the broker; return False if the part is told to stop before.
+
+    Raises:
+        KafkaUnavailable: it does not answer within `KAFKA_PATIENCE`.
+    """
+    answering = asyncio.create_task(answers(kafka, KAFKA_PATIENCE))
+    stopping = asyncio.create_task(part.stopping.wait())
+    await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not answering.done():
+        answering.cancel()
+        return False
+    if not answering.result():
+        raise KafkaUnavailable(f"no Kafka answers at {kafka} after {KAFKA_PATIENCE:.0f} s; `upon doctor` looks into it")
+    return True

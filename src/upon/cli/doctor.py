@@ -1,0 +1,145 @@
+"""`upon doctor`: is there everything that a system on this machine needs, and does it answer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from upon.config import Settings
+
+ROOM = 2 * 1024**3
+"""Bytes of free disk below which the doctor warns: Kafka stops when it cannot write."""
+LIBRARIES = (
+    "aiohttp", "aiokafka", "cloudpickle", "faust-streaming", "globus-sdk", "jgo", "kafka-python", "msgspec", "pyzmq",
+    "sqlalchemy", "watchdog",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do when it is not well."""
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def doctor(
+    home: Annotated[Path | None, typer.Option(help="the folder of this system (default: UPON_HOME)")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON array on stdout")] = False,
+) -> None:
+    """Look at Java, Kafka, ports, disk and versions: what is wrong and what to do. Exit code 1 if anything is.
+
+    Example: upon doctor
+    """
+    import json
+
+    from upon.config import Settings
+
+    findings = list(examine(Settings.load(home)))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _print(findings)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, in the order in which it is needed."""
+    yield _python()
+    yield _libraries()
+    yield _java()
+    yield _jars()
+    yield from _home(settings)
+    yield from _running(settings)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _libraries() -> Finding:
+    found, missing = [], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    text = f"missing: {', '.join(missing)}" if missing else ", ".join(found)
+    return Finding("libraries", not missing, text, "pip install 'upon[embedded]'")
+
+
+def _java() -> Finding:
+    from upon.embedded.java import find_java
+    from upon.errors import JavaNotFound
+
+    try:
+        return Finding("Java", True, str(find_java()))
+    except JavaNotFound as error:
+        return Finding("Java", False, "none", str(error))
+
+
+def _jars() -> Finding:
+    from upon.embedded.jars import class_path
+    from upon.errors import KafkaInstallError
+
+    try:
+        return Finding("Kafka jars", True, f"{len(class_path())} jars")
+    except KafkaInstallError as error:
+        return Finding("Kafka jars", False, "not complete", str(error))
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    place = settings.home
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    yield Finding(
+        "disk", free >= ROOM, f"{free / 1024**3:.1f} GiB free for {place}", "free some, or choose another --home"
+    )
+    import os
+
+    yield Finding(
+        "home", os.access(existing, os.W_OK), str(place), f"{existing} is not writable: chown it or choose --home"
+    )
+
+
+def _running(settings: Settings) -> Iterator[Finding]:
+    from upon.embedded.ports import is_free, owner
+    from upon.embedded.state import read_state
+    from upon.kafka.answers import is_ready
+
+    state = read_state(settings.places)
+    if state is None:
+        for name, address in (("service", settings.service), ("dispatcher", settings.dispatcher)):
+            port = address.rpartition(":")[2]
+            if port.isdigit() and "127.0.0.1" in address and not is_free(int(port)):
+                yield Finding(f"{name} port", True, f"{port} is taken by {owner(int(port))}; `upon up` takes another")
+        yield Finding("system", True, "not running; `upon up` starts it")
+        return
+    yield Finding(
+        "Kafka", is_ready(state.kafka), state.kafka, f"no broker answers there; see {settings.places.logs}/kafka.log"
+    )
+    for name, part in state.parts.items():
+        yield Finding(name, part.state == "up", part.state, f"see {settings.places.logs}/{name}.log")
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for finding in findings:
+        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+        console.print(f"{mark} [bold]{finding.what}[/]: {finding.found}", soft_wrap=True)
+        if not finding.ok:
+            console.print(f"    {finding.remedy}", soft_wrap=True)

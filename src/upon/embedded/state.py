@@ -1,0 +1,85 @@
+"""What runs in a home: one supervisor at a time (a lock), and the file `upon status` and `upon down` read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from upon.config import Home, write_private
+from upon.errors import Conflict
+
+
+@dataclass(slots=True)
+class PartState:
+    """One part: `state` is starting, up, down (about to be restarted) or stopped."""
+
+    state: str = "stopped"
+    pids: list[int] = field(default_factory=list)
+    restarts: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class SystemState:
+    """A system as its supervisor last wrote it."""
+
+    pid: int
+    started: float  # of the supervisor process, s since the epoch, to tell it from a later owner of its pid
+    kafka: str
+    service: str
+    site: str
+    ready: bool = False
+    parts: dict[str, PartState] = field(default_factory=dict)
+
+    def write(self, home: Home) -> None:
+        """Replace the state file."""
+        home.run.mkdir(parents=True, exist_ok=True)
+        write_private(_path(home), json.dumps(asdict(self), indent=2) + "\n")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 2
+        except psutil.Error:
+            return False
+
+
+def _path(home: Home) -> Path:
+    return home.run / "state.json"
+
+
+def read_state(home: Home) -> SystemState | None:
+    """Return the state of the system that runs in this home; None if none does."""
+    try:
+        raw = json.loads(_path(home).read_text())
+        raw["parts"] = {name: PartState(**part) for name, part in raw["parts"].items()}
+        state = SystemState(**raw)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return state if state.alive else None
+
+
+class Lock:
+    """Held by the supervisor for as long as it lives; the kernel gives it back however it ends."""
+
+    def __init__(self, home: Home) -> None:
+        home.run.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(home.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise Conflict(
+                f"a system runs in {home.path} already; `upon status` shows it, `upon down` stops it, "
+                "`--home DIR` starts another beside it"
+            ) from error
+
+    def release(self) -> None:
+        os.close(self._descriptor)
