@@ -1,0 +1,99 @@
+"""Every kind survives the wire; other versions and damage are refused with the reason."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from upon.dispatcher import protocol
+from upon.dispatcher.protocol import (
+    Assignment,
+    Attempt,
+    Beat,
+    Begun,
+    Bye,
+    Cancel,
+    Code,
+    Death,
+    Heartbeat,
+    Lost,
+    Need,
+    Outcome,
+    ProtocolError,
+    Ready,
+    Reject,
+    Results,
+    Started,
+    Stop,
+    Stored,
+    Tasks,
+)
+from upon.messages import Failure, FunctionCode, ItemFailure
+
+FAILURE = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
+FROM_MANAGER = [
+    Ready("h-1-ab", "h", 1, (2, 3), 2, "3.11", ("c0",), (Attempt("a", 1),)),
+    Results((Outcome("a", 1, "succeeded", b"m\x01"), Outcome("b", 2, "failed", failure=FAILURE))),
+    Results((Outcome("c", 1, "succeeded", bad_items=(ItemFailure(index=3, failure=FAILURE),)),)),
+    Started((Begun("a", 1, 123, 7),)),
+    Lost((Death("a", 1, "killed", 7, -9, 1, 2),)),
+    Need(("c0",)),
+    Heartbeat(1, (2, 3), 4),
+    Bye("stopped"),
+]
+FROM_DISPATCHER = [
+    Tasks((Assignment("a", 1, "c0", "f", b"\x00" * 10, 3, 1.5),)),
+    Code(FunctionCode(hash="c0", body=b"x", python="3.11")),
+    Cancel((Attempt("a", 1),)),
+    Beat(False, "s"),
+    Stored((Attempt("a", 1),)),
+    Stop(False, "why"),
+    Reject("no"),
+]
+
+
+@pytest.mark.parametrize("message", FROM_MANAGER, ids=lambda m: type(m).__name__)
+def test_what_a_manager_says_survives_the_wire(message: protocol.FromManager) -> None:
+    assert protocol.from_manager(protocol.pack(message)) == message
+
+
+@pytest.mark.parametrize("message", FROM_DISPATCHER, ids=lambda m: type(m).__name__)
+def test_what_a_dispatcher_says_survives_the_wire(message: protocol.FromDispatcher) -> None:
+    assert protocol.from_dispatcher(protocol.pack(message)) == message
+
+
+def test_every_kind_is_tested_here() -> None:
+    assert {type(m) for m in FROM_MANAGER + FROM_DISPATCHER} == set(protocol.KINDS.values())
+
+
+def test_another_version_is_refused_with_both_versions() -> None:
+    header, body = protocol.pack(Heartbeat(0))
+    with pytest.raises(ProtocolError, match="protocol version 9; this side speaks version 1"):
+        protocol.from_manager([bytes((9, header[1])), body])
+
+
+def test_a_rejection_is_read_whatever_its_version() -> None:
+    header, body = protocol.pack(Reject("too old"))
+    assert protocol.from_dispatcher([bytes((9, header[1])), body]) == Reject("too old")
+
+
+def test_a_side_does_not_read_its_own_kinds() -> None:
+    with pytest.raises(ProtocolError, match="unknown kind b'T'"):
+        protocol.from_manager(protocol.pack(Tasks(())))
+
+
+@pytest.mark.parametrize("frames", [[], [b"\x01R"], [b"\x01R", b"", b""], [b"R", b"x"]])
+def test_wrong_number_of_frames_is_refused(frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError, match="frames"):
+        protocol.from_manager(frames)
+
+
+def test_damage_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="damaged Ready"):
+        protocol.from_manager([b"\x01R", b"\xc1"])
+
+
+def test_a_field_appended_later_is_ignored_and_a_missing_one_has_its_default() -> None:
+    longer = msgspec.msgpack.encode([1, [2], 3, "a field of the future"])
+    assert protocol.from_manager([b"\x01h", longer]) == Heartbeat(1, (2,), 3)
+    assert protocol.from_manager([b"\x01h", msgspec.msgpack.encode([1])]) == Heartbeat(1)
