@@ -194,6 +194,7 @@ class RuleRecord(Message, frozen=True, kw_only=True, tag="rule"):
     file: str = ""
     principal: str = ""
     created: int = 0
+    deleted: bool = False  # the rule no longer fires; kept, for a version must never be given twice
 
 
 class ManagerStatus(Message, frozen=True, kw_only=True):

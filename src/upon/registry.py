@@ -14,11 +14,12 @@ from upon.messages import FunctionCode, FunctionRecord, RegistryRecord, RuleReco
 
 @dataclass(slots=True)
 class Registry:
-    """Functions by name and version, code by hash, rules by name, sites by name."""
+    """Functions by name and version, code by hash, rules in force by name, deleted rules by name, sites by name."""
 
     code: dict[str, FunctionCode] = field(default_factory=dict)
     functions: dict[str, dict[int, FunctionRecord]] = field(default_factory=dict)
     rules: dict[str, RuleRecord] = field(default_factory=dict)
+    deleted_rules: dict[str, RuleRecord] = field(default_factory=dict)
     sites: dict[str, SiteStatus] = field(default_factory=dict)
 
     def apply(self, record: RegistryRecord) -> None:
@@ -28,8 +29,12 @@ class Registry:
                 self.code[record.hash] = record
             case FunctionRecord():
                 self.functions.setdefault(record.name, {})[record.version] = record
-            case RuleRecord():
-                self.rules[record.name] = record
+            case RuleRecord(name=name, deleted=True):
+                self.rules.pop(name, None)
+                self.deleted_rules[name] = record
+            case RuleRecord(name=name):
+                self.deleted_rules.pop(name, None)
+                self.rules[name] = record
 
     def remove(self, key: bytes) -> None:
         """Take in a tombstone: a key of `upon.messages.registry_key` whose record was deleted."""
@@ -44,6 +49,7 @@ class Registry:
                     self.functions.pop(name, None)
             case "rule":
                 self.rules.pop(name, None)
+                self.deleted_rules.pop(name, None)
 
     def apply_site(self, status: SiteStatus) -> None:
         """Take in what a dispatcher says of its site."""
