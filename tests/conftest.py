@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.systems import System, running
 from upon.embedded.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError
 from upon.kafka.admin import ensure_topics
@@ -45,6 +46,13 @@ def topics(kafka: str) -> Topics:
     names = Topics(f"test-{secrets.token_hex(4)}")
     asyncio.run(ensure_topics(kafka, [*names.shared(), *names.of_site("local")]))
     return names
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A whole system, started by `upon up`, with its own Kafka and a watched folder; shared by all tests."""
+    with running(tmp_path_factory.mktemp("system")) as started:
+        yield started
 
 
 def missing(reason: str) -> None:

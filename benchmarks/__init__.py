@@ -1,0 +1,11 @@
+"""Measurements, each beside what a user would pick instead, printed with machine and versions: `make bench`.
+
+    machine      what was measured on
+    system       a system of its own for the measurement, started cold
+    watching     file complete → started → result; publish → started
+    calling      round trip, no-ops per second, map items per second
+    idling       CPU and memory of all parts while nothing happens
+    peers        the same with a process pool, and with a watchdog script
+
+Tests never depend on these figures; they depend on the machine.
+"""

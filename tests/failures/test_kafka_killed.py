@@ -1,0 +1,13 @@
+"""Kafka itself is killed: all parts wait for it and go on."""
+
+from __future__ import annotations
+
+from tests.failures.load import assert_executed_once, assert_nothing_lost_or_doubled, under_fault
+from tests.systems import System
+
+
+def test_kafka_killed(system: System) -> None:
+    outcome = under_fault(system, "kafka-killed", lambda: system.kill("kafka"))
+    assert_nothing_lost_or_doubled(outcome, "kafka-killed")
+    assert_executed_once(outcome)
+    system.wait_up()

@@ -1,0 +1,29 @@
+"""The supervisor is killed: no process stays behind, and the next `upon up` finds all data and starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from tests.systems import running, wait_for
+from upon import Client, Executor
+
+
+def test_supervisor_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as system:
+        with Executor(home=system.home) as executor:
+            assert executor.submit(pow, 2, 10).result(timeout=60) == 1024
+        status = system.status()
+        pids = [pid for part in status["parts"].values() for pid in part["pids"]]
+        everything = {psutil.Process(status["pid"]), *psutil.Process(status["pid"]).children(recursive=True)}
+        everything |= {child for pid in pids for child in psutil.Process(pid).children(recursive=True)}
+        os.kill(status["pid"], signal.SIGKILL)
+        wait_for(lambda: not [p for p in everything if p.is_running() and p.status() != "zombie"], "all gone", 10)
+
+        system.run("up", "--detach")
+        system.wait_up()
+        with Client(home=system.home) as client:
+            assert [task.status for task in client.tasks(limit=10)] == ["succeeded"]

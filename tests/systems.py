@@ -1,0 +1,84 @@
+"""A whole system for a test, started and stopped through the CLI as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str, timeout: float = 60.0) -> T:
+    """Return what `condition` gives as soon as it is true; fail after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A system in `home`, with a filesystem source that watches `incoming`."""
+
+    home: Path
+    incoming: Path
+
+    def run(self, *words: str, check: bool = True, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+        """Run a command of the CLI in this home."""
+        done = subprocess.run(
+            [sys.executable, "-m", "upon", *words, "--home", str(self.home)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"upon {' '.join(words)}: {done.returncode}\n{done.stderr}"
+        return done
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
+        return status
+
+    def pids(self, part: str) -> list[int]:
+        return list(self.status()["parts"][part]["pids"])
+
+    def wait_up(self, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait until all parts are up, workers included; return the status."""
+
+        def up() -> dict[str, Any] | None:
+            status = self.status()
+            return status if all(part["state"] == "up" for part in status["parts"].values()) else None
+
+        return wait_for(up, "all parts up", timeout)
+
+    def kill(self, part: str) -> int:
+        """Kill -9 a process of the part; return its pid."""
+        pid = wait_for(lambda: self.pids(part), f"a process of {part}")[0]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[System]:
+    """A system in a new home below `folder`; stopped at the end."""
+    incoming = folder / "incoming"
+    incoming.mkdir(parents=True)
+    sources = folder / "sources.yaml"
+    sources.write_text(f"version: 1\nsources:\n  - {{name: incoming, kind: filesystem, path: {incoming}}}\n")
+    system = System(folder / "home", incoming)
+    system.run("up", "--detach", "--sources", str(sources), *options, timeout=150)
+    try:
+        system.wait_up()
+        yield system
+    finally:
+        system.run("down")
