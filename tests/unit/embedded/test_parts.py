@@ -1,0 +1,51 @@
+"""What the supervisor decides: when to try again, when to give up, what to say."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upon.embedded.parts import FIRST_DELAY, GIVE_UP, LONGEST_DELAY, STEADY, Deaths, describe_exit, last_message
+
+
+@given(st.lists(st.none() | st.floats(0, 100)))
+def test_the_pause_grows_and_is_bounded(lives: list[float | None]) -> None:
+    deaths = Deaths()
+    for ready_for in lives:
+        before, deaths = deaths, deaths.died(ready_for)
+        assert FIRST_DELAY <= deaths.delay <= LONGEST_DELAY
+        healthy = ready_for is not None and ready_for >= STEADY
+        assert deaths.in_a_row == (1 if healthy else before.in_a_row + 1)
+        assert deaths.ever_ready == (before.ever_ready or ready_for is not None)
+
+
+def test_a_part_that_never_was_ready_is_given_up() -> None:
+    deaths = Deaths()
+    for _ in range(GIVE_UP):
+        assert not deaths.hopeless
+        deaths = deaths.died(None)
+    assert deaths.hopeless
+
+
+def test_a_part_that_was_ready_once_is_never_given_up() -> None:
+    deaths = Deaths().died(1.0)
+    for _ in range(20):
+        deaths = deaths.died(None)
+    assert not deaths.hopeless
+    assert deaths.delay == LONGEST_DELAY
+
+
+def test_an_exit_is_described_in_words() -> None:
+    assert describe_exit(2) == "exit code 2"
+    assert describe_exit(-9) == "signal SIGKILL"
+
+
+def test_the_last_message_of_a_log_is_its_last_error() -> None:
+    lines = [
+        '{"level": "info", "event": "ready"}',
+        '{"level": "error", "event": "no room"}',
+        '{"level": "info", "event": "stopped"}',
+    ]
+    assert last_message(lines) == "no room"
+    assert last_message(["Traceback", "  File x", "ValueError: 3"]) == "ValueError: 3"
+    assert last_message([]) == ""
