@@ -5,8 +5,11 @@
     properties  the broker's settings, its log's settings and the JVM's flags, as data
     ports       ports that stay free while the broker is down
     leftover    a broker that outlived its supervisor
+    archive     Kafka's classes parsed once: starts take half the time
+    folder      what is in a broker's folder, and what it remembers
     diagnosis   why a broker stopped, in one sentence, with what to do
     broker      all of these together: prepare, start, wait until it answers, stop
+    install     jars and class archive beforehand: `python -m upon.embedded.install`
 
 Not here: clusters of brokers, TLS, authentication: for these run a Kafka of your own and give `--kafka`.
 """

@@ -83,7 +83,17 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "the data in {data} is damaged ({last}): move that folder away and start again with an empty Kafka, or restore "
         "it from a backup, or {elsewhere}",
     ),
+    (
+        "crash",
+        r"A fatal error has been detected by the Java Runtime Environment",
+        "Java crashed: start again (without the class archive, which may be the cause), or try another Java, "
+        "or {elsewhere}",
+    ),
 )
+
+
+CRASHES = (-4, -6, -7, -11, 134)
+"""Exit codes of a JVM that crashed: SIGILL, SIGABRT, SIGBUS, SIGSEGV, and abort as a shell tells it."""
 
 
 def this_start(log: str) -> str:
@@ -107,6 +117,8 @@ def cause(evidence: Evidence) -> str:
     """Return the name of the cause (the first column of CAUSES), or ``unknown``."""
     if evidence.free < 1024 * 1024:
         return "no room"
+    if evidence.exit_code in CRASHES:
+        return "crash"
     text = evidence.output + "\n" + errors(evidence.log)
     return next((name for name, pattern, _ in CAUSES if re.search(pattern, text)), "unknown")
 
@@ -140,5 +152,6 @@ def last_error(evidence: Evidence) -> str:
     logged = re.findall(r"^\S+ SEVERE [^:]+: (.+)$", errors(evidence.log), re.MULTILINE)
     if logged:
         return str(logged[-1])[:200]
-    lines = [line.strip() for line in evidence.output.splitlines() if line.strip() and not line.startswith("WARNING:")]
+    noise = ("WARNING:", "[", "Picked up ")
+    lines = [line.strip() for line in evidence.output.splitlines() if line.strip() and not line.startswith(noise)]
     return lines[-1][:200] if lines else ""

@@ -50,6 +50,11 @@ def class_path() -> list[Path]:
         return _from_manifest() or _fetched()
 
 
+def are_there() -> bool:
+    """Return whether the jars are there and whole, so that a start needs no network."""
+    return bool(_from_manifest())
+
+
 def cache_folder() -> Path:
     """Return the folder of what is made once for all systems of this user: manifest and class archives."""
     chosen = os.environ.get("UPON_CACHE")

@@ -5,6 +5,7 @@ No pid file: one would survive a crash and then name a process that has nothing 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -48,7 +49,13 @@ def stop(process: psutil.Process, timeout: float) -> None:
         process.terminate()
         process.wait(timeout)
     except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(timeout)
+        kill(process)
     except psutil.NoSuchProcess:
         pass
+
+
+def kill(process: psutil.Process) -> None:
+    """End a process with SIGKILL and wait until it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+        process.wait(30)
