@@ -1,0 +1,234 @@
+"""CEL expressions of rules: compiled when the rule is read, evaluated when an event matches.
+
+An expression sees the attributes and extensions of the event by name (`type`, `source`, `id`, `subject`, `time` …),
+its `data`, and all of these in the map `event`. A core attribute that the event does not have is null; any other
+name that it does not have is an error, which `has(event.name)` avoids.
+
+Guarantees: values keep their types (int stays int, bytes stay bytes); what comes out is plain data: a timestamp
+comes out as RFC 3339 text, a duration as seconds. Only `ExpressionError` and `EvaluationError` come out of here,
+whatever the library underneath does. Not here: where in a file an expression stands (`upon.streams.rules`).
+
+Functions: the CEL core and the `cel.stdlib` extensions (split, join, replace, lowerAscii, math.greatest, sort …).
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final
+
+import cel
+import msgspec
+from cel.stdlib import STDLIB_FUNCTIONS, add_stdlib_to_context
+
+from upon.errors import InputError
+from upon.events import Event
+from upon.streams.wording import article, suggestion
+
+MAX_LENGTH = 4096
+"""Characters of one expression; the parser recurses."""
+
+ATTRIBUTES: Final = ("id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema", "data")
+_STRINGS = {"size", "contains", "startsWith", "endsWith", "matches"}
+_CONVERSIONS = {"string", "int", "uint", "double", "bytes", "timestamp", "duration", "type", "dyn"}
+_MOMENTS = {"FullYear", "Month", "DayOfMonth", "Date", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds"}
+_MACROS = {"has", "all", "exists", "exists_one", "map", "filter"}
+_CORE = _STRINGS | _CONVERSIONS | {f"get{name}" for name in (*_MOMENTS, "Milliseconds")} | _MACROS | {"of", "none"}
+FUNCTIONS = _CORE | {name.rpartition(".")[2] for name in STDLIB_FUNCTIONS}
+_NAMESPACES = frozenset(name.partition(".")[0] for name in STDLIB_FUNCTIONS if "." in name) | {"optional"}
+_TYPES = frozenset({"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"})
+_BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
+_EXTENSION = re.compile(r"[a-z0-9]{1,64}")
+_SYNTAX = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+
+
+class ExpressionError(InputError):
+    """Not a CEL expression, or one that uses a function or a name that cannot exist."""
+
+
+class EvaluationError(InputError):
+    """An expression could not be evaluated for an event, or gave what cannot be used."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source, self.reason = source, reason
+        super().__init__(f"{source!r}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EvaluationError, (self.source, self.reason)
+
+
+class Scope:
+    """What an event's expressions see. The CEL side is built when the first expression asks for it."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """Attributes, extensions and data that the event has, in one mapping: what patterns match."""
+        event = self.event
+        out: dict[str, Any] = {"specversion": "1.0", "id": event.id, "source": event.source, "type": event.type}
+        for name in ("subject", "time", "datacontenttype", "dataschema", "data"):
+            if (value := getattr(event, name)) is not None:
+                out[name] = value
+        out.update(event.extensions)
+        return out
+
+    @cached_property
+    def context(self) -> cel.Context:
+        names: dict[str, Any] = dict.fromkeys(ATTRIBUTES)
+        names.update(self.fields)
+        names["event"] = self.fields
+        context = cel.Context(names)
+        add_stdlib_to_context(context)
+        return context
+
+
+class Expression:
+    """A compiled CEL expression.
+
+    Args:
+        source: its text.
+
+    Raises:
+        ExpressionError: it does not compile, is too long, or uses an unknown function or name.
+    """
+
+    __slots__ = ("_program", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        if len(source) > MAX_LENGTH:
+            raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters, this one has {len(source)}")
+        if not source.strip():
+            raise ExpressionError("an empty expression")
+        try:
+            self._program = cel.compile(source)
+        except _PASSED_ON:
+            raise
+        except BaseException as error:  # a panic in the library is no Exception
+            raise ExpressionError(_syntax_problem(error)) from None
+        _check_functions(self._program)
+        _check_names(self._program, source)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and self.source == other.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def value(self, scope: Scope) -> Any:
+        """Return the value for an event, as plain data.
+
+        Raises:
+            EvaluationError: a field is missing, types do not fit, or the value is not plain data.
+        """
+        try:
+            found = self._program.execute(scope.context)
+        except _PASSED_ON:
+            raise
+        except BaseException as error:
+            raise EvaluationError(self.source, _reason(error)) from None
+        return found if type(found) in _SCALARS else _plain(found, self.source)
+
+    def holds(self, scope: Scope) -> bool:
+        """Return the truth of a condition.
+
+        Raises:
+            EvaluationError: as for `value`, or the value is neither true nor false.
+        """
+        found = self.value(scope)
+        if not isinstance(found, bool):
+            raise EvaluationError(self.source, f"a condition gives true or false, this one gave {article(found)}")
+        return found
+
+    def key(self, scope: Scope) -> str:
+        """Return the value as text that is equal exactly when the value is: strings as they are, else JSON.
+
+        Raises:
+            EvaluationError: as for `value`, or the value is null.
+        """
+        found = self.value(scope)
+        if found is None:
+            raise EvaluationError(self.source, "a key cannot be null")
+        if isinstance(found, str):
+            return found
+        try:
+            return msgspec.json.encode(found, order="sorted").decode()
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(self.source, f"cannot be a key: {error}") from error
+
+
+_PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def _syntax_problem(error: BaseException) -> str:
+    found = _SYNTAX.search(str(error))
+    if not found:
+        return "not a CEL expression"
+    line, column, problem = found.groups()
+    problem = problem.removeprefix("Syntax error: ").partition(" expecting ")[0]
+    if "<EOF>" in problem:
+        problem = "it ends too early"
+    place = f"character {column}" if line == "1" else f"line {line}, character {column} of it"
+    return f"not a CEL expression: {problem} at {place}"
+
+
+def _check_functions(program: cel.Program) -> None:
+    for name in program.functions():
+        if name[0].isalpha() and name.rpartition(".")[2] not in FUNCTIONS:
+            raise ExpressionError(f"there is no function {name!r}{suggestion(name, FUNCTIONS)}")
+
+
+def _check_names(program: cel.Program, source: str) -> None:
+    bound = set(_BOUND.findall(source))
+    for name in program.variables():
+        if name in bound or name in _NAMESPACES or name in _TYPES or _EXTENSION.fullmatch(name):
+            continue
+        raise ExpressionError(
+            f"no event has a field {name!r}{suggestion(name, ATTRIBUTES)}; there are {', '.join(ATTRIBUTES)}, "
+            "extensions (lower-case letters and digits) and event"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    match error:
+        case KeyError():
+            return f"there is no field {text}"
+        case TypeError() if text.startswith("No such overload"):
+            return (
+                "the types do not fit (CEL converts none by itself: use int(), double(), string(); "
+                "a field of null or of a string is an error too)"
+            )
+        case RuntimeError() if text.startswith("Undefined variable or function: "):
+            name = text.removeprefix("Undefined variable or function: ").partition(".")[0]
+            return f"the event has no {name}, or the function does not take these arguments"
+        case _:
+            return text.partition(". Check ")[0] or type(error).__name__
+
+
+def _plain(value: Any, source: str) -> Any:
+    match value:
+        case list():
+            return [_plain(one, source) for one in value]
+        case Mapping():
+            if any(not isinstance(key, str) for key in value):
+                raise EvaluationError(source, "a map's keys must be strings")
+            return {key: _plain(one, source) for key, one in value.items()}
+        case datetime.datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case datetime.timedelta():
+            return value.total_seconds()
+        case cel.OptionalValue():
+            return _plain(value.or_value(None), source)
+        case None | str() | int() | float() | bytes():
+            return value
+        case _:
+            raise EvaluationError(source, f"gave a {type(value).__name__}, which is not plain data")
