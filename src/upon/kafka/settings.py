@@ -56,4 +56,6 @@ def sync_producer(kafka: str, client_id: str) -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "reconnect_backoff_max_ms": 1_000,
         "delivery_timeout_ms": 2 * REQUEST_TIMEOUT_MS,
+        "bootstrap_timeout_ms": 5_000,  # an attempt to connect; the default of 30 s would leave a user in the dark
+        "max_block_ms": 5_000,  # the same for a topic that is not there
     }
