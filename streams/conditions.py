@@ -133,7 +133,7 @@ class Expression:
         except _PASSED_ON:
             raise
         except BaseException as error:
-            raise EvaluationError(self.source, _reason(error)) from None
+            raise EvaluationError(self.source, _reason(error, self._program)) from None
         return found if type(found) in _SCALARS else _plain(found, self.source)
 
     def holds(self, scope: Scope) -> bool:
@@ -197,7 +197,7 @@ def _check_names(program: cel.Program, source: str) -> None:
         )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, program: cel.Program) -> str:
     text = str(error).partition("\n")[0]
     match error:
         case KeyError():
@@ -208,8 +208,9 @@ def _reason(error: BaseException) -> str:
                 "a field of null or of a string is an error too)"
             )
         case RuntimeError() if text.startswith("Undefined variable or function: "):
-            name = text.removeprefix("Undefined variable or function: ").partition(".")[0]
-            return f"the event has no {name}, or the function does not take these arguments"
+            name = text.removeprefix("Undefined variable or function: ").partition(".")[0].strip("'")
+            taken = name in program.functions()
+            return f"{name}() does not take these arguments" if taken else f"the event has no {name}"
         case _:
             return text.partition(". Check ")[0] or type(error).__name__
 
