@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -50,6 +51,11 @@ def _run(command: list[str], system: System, folder: Path) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=90)
 
 
+def _newest_task(system: System, folder: Path) -> str:
+    listing = _run(["upon", "tasks", "list", "--json"], system, folder)
+    return str(json.loads(listing.stdout)[0]["id"])
+
+
 def test_the_tour(system: System, folder: Path) -> None:
     done = []
     for command in COMMANDS:
@@ -59,12 +65,7 @@ def test_the_tour(system: System, folder: Path) -> None:
             words = [*shlex.split(command)[:3], "--help"] if "tail" in command else ["upon", "watch", "--help"]
             ran = _run(words, system, folder)
         else:
-            if "ID" in command.split():
-                listing = _run(["upon", "tasks", "list", "--json"], system, folder)
-                newest = re.search(r'"id": *"([^"]+)"', listing.stdout)
-                assert newest is not None
-                command = command.replace("ID", newest[1])
-            ran = _run(["sh", "-c", command], system, folder)
+            ran = _run(["sh", "-c", re.sub(r"\bID$", lambda _: _newest_task(system, folder), command)], system, folder)
         assert ran.returncode == 0, f"$ {command}\n{ran.stdout}{ran.stderr}"
         done.append(command)
     assert len(done) >= 12
