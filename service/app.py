@@ -1,0 +1,177 @@
+"""The service: REST and WebSocket in front of Kafka, and the task store beside it.
+
+    start   topics ─▶ producer, store ─▶ registry caught up, projection and push running ─▶ listen ─▶ ready
+    stop    close the door ─▶ what was accepted is in Kafka ─▶ sockets closed ─▶ store closed      (< 3 s)
+
+Guarantees: a submit or an event is answered when Kafka has it (acks=all); a result is pushed without waiting for
+the database; the store is a projection of Kafka, so it can be lost. Run as `upon part service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from upon.config import Settings
+from upon.errors import ConfigError
+from upon.kafka.admin import ensure_topics
+from upon.kafka.clients import async_consumer
+from upon.logs import get_logger
+from upon.messages import MAX_RECORD
+from upon.part import Part
+from upon.service import routes
+from upon.service.auth import bearer
+from upon.service.context import SERVICE, Service
+from upon.service.ends import Ends
+from upon.service.guard import forever
+from upon.service.lag import Lag
+from upon.service.outbox import Outbox
+from upon.service.problems import problems
+from upon.service.projector import Projector
+from upon.service.push import Hub
+from upon.service.registrar import Registrar
+from upon.service.store import Store, store_url
+from upon.service.submission import Submission
+from upon.service.watch import Watch
+
+FLUSH_TIMEOUT = 1.0
+"""Seconds that Kafka has at the end to take what was submitted."""
+log = get_logger(__name__)
+
+
+async def main(part: Part, settings: Settings) -> None:
+    """Run the service until `part.stopping`.
+
+    Raises:
+        ConfigError: no token, a wrong address, or a task store that cannot be opened.
+        KafkaUnavailable: no broker answers.
+    """
+    if not settings.token:
+        raise ConfigError("the service needs a token: set UPON_TOKEN, or start it with `upon up`, which makes one")
+    host, port = listen_address(settings.listen)
+    async with running(settings) as service:
+        runner = web.AppRunner(application(service), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await runner.setup()
+        try:
+            address = await _listen(runner, host, port)
+            part.ready(service=address)
+            await part.stopping.wait()
+        finally:
+            await _stop(service, runner)
+
+
+def application(service: Service) -> web.Application:
+    """Return the aiohttp application over a running service."""
+    guards = [problems, bearer(service.settings.token, routes.OPEN_PATHS)]
+    app = web.Application(middlewares=guards, client_max_size=MAX_RECORD)
+    app[SERVICE] = service
+    routes.add_to(app)
+    return app
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ConfigError(f"setting listen (environment UPON_LISTEN): HOST:PORT such as 127.0.0.1:8700, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """Connect and start all pieces, caught up with Kafka; stop them at the end."""
+    kafka, topics = settings.need_kafka(), settings.topics
+    store = Store(store_url(settings))
+    async with AsyncExitStack() as stack:
+        stack.callback(store.close)
+        opening = asyncio.create_task(asyncio.to_thread(store.open))
+        await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
+        ends = Ends(kafka, await stack.enter_async_context(async_consumer(kafka, "upon-service-ends")))
+        outbox = Outbox(kafka)
+        await outbox.start()
+        stack.push_async_callback(outbox.stop, FLUSH_TIMEOUT)
+        await opening
+        registrar = Registrar(kafka, topics, outbox)
+        projector = Projector(
+            kafka, topics, store, outbox, ends, site_topics=lambda site: topics.of_site(site, settings.partitions)
+        )
+        stack.callback(projector.close)
+        hub = Hub(kafka, topics, ends)
+        watch = Watch(kafka, topics, ends, store)
+        lag = Lag(kafka, topics, ends, projector)
+        stack.push_async_callback(lag.close)
+        service = Service(
+            settings=settings,
+            topics=topics,
+            outbox=outbox,
+            ends=ends,
+            registrar=registrar,
+            submission=Submission(topics, registrar, outbox),
+            store=store,
+            projector=projector,
+            hub=hub,
+            watch=watch,
+            lag=lag,
+        )
+        await stack.enter_async_context(_tasks(service))
+        yield service
+
+
+@asynccontextmanager
+async def _tasks(service: Service) -> AsyncIterator[None]:
+    """Run the pieces that run by themselves, from caught up to the end."""
+    registrar, projector = service.registrar, service.projector
+    projecting, pushing = asyncio.Event(), asyncio.Event()
+    tasks = [
+        asyncio.create_task(forever("follow the registry", registrar.run)),
+        asyncio.create_task(forever("push results", lambda: service.hub.run(pushing))),
+        asyncio.create_task(forever("watch tasks", service.watch.run)),
+    ]
+    new_sites = asyncio.Event()
+    registrar.site_listeners.append(new_sites.set)
+    projector.listeners.append(service.watch.changed)
+
+    async def add_sites() -> None:
+        while True:
+            await new_sites.wait()
+            new_sites.clear()
+            await projector.add_sites(set(registrar.registry.sites))
+
+    try:
+        await asyncio.gather(registrar.caught_up.wait(), pushing.wait())
+        project = lambda: projector.run(set(registrar.registry.sites), projecting)  # noqa: E731
+        tasks.append(asyncio.create_task(forever("project", project)))
+        tasks.append(asyncio.create_task(forever("add sites", add_sites)))
+        await projecting.wait()
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with UPON_LISTEN"
+        ) from error
+    bound = runner.addresses[0]
+    return f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+
+
+async def _stop(service: Service, runner: web.AppRunner) -> None:
+    """Take no more, answer what was taken, close."""
+    for site in list(runner.sites):
+        await site.stop()
+    await service.outbox.flush(FLUSH_TIMEOUT)
+    await asyncio.gather(*(one.close() for one in service.connections), return_exceptions=True)
+    await runner.cleanup()

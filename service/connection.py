@@ -1,0 +1,277 @@
+"""One client on the WebSocket.
+
+    socket ─▶ read ─▶ incoming (bounded) ─▶ handle, in order ─▶ Kafka, hub, watch
+    socket ◀─ send ◀─ answers, results, sightings (bounded) ◀─ acks, hub, watch
+
+Reading goes on while requests wait for Kafka, so pings are answered and submits are pipelined: a `Done` leaves when
+its record is in Kafka, whatever was submitted after it. Results that are there travel together in one frame.
+
+Bounds: incoming stops reading; results over `MAX_OUTGOING` close the connection (the client attaches again and gets
+them from the store); sightings for a watcher that is too slow are left out and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from upon import api
+from upon.errors import InputError, ServiceError, UponError
+from upon.logs import get_logger
+from upon.messages import COALESCE_BYTES, Result
+from upon.service.context import Service
+from upon.service.queries import MAX_IDS, get_results
+
+MAX_INCOMING = 32 * 1024 * 1024
+"""Bytes of frames that wait to be handled; past this the socket is not read."""
+MAX_OUTGOING = 64 * 1024 * 1024
+"""Bytes of results that wait to be sent; past this the client counts as gone."""
+MAX_SIGHTINGS = 1_000
+"""Events and task changes that wait to be sent."""
+log = get_logger(__name__)
+
+
+class Connection:
+    """A connected client: a `Receiver` of results and a `Watcher`.
+
+    Args:
+        service: what requests work with.
+        socket: the prepared WebSocket.
+        principal: who the client is.
+    """
+
+    def __init__(self, service: Service, socket: web.WebSocketResponse, principal: str) -> None:
+        self._service, self._socket, self._principal = service, socket, principal
+        self._incoming: deque[bytes] = deque()
+        self._incoming_bytes = 0
+        self._arrived, self._taken = asyncio.Event(), asyncio.Event()
+        self._answers: deque[bytes] = deque()
+        self._results: deque[Result] = deque()
+        self._results_bytes = 0
+        self._sightings: deque[api.EventSeen | api.TaskChanged] = deque()
+        self._missed: Counter[type] = Counter()
+        self._outgoing, self._sent = asyncio.Event(), asyncio.Event()
+        self._groups: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def run(self) -> None:
+        """Serve the client until it, or the service, closes the connection."""
+        self._spawn(self._handle_all())
+        self._spawn(self._send_all())
+        try:
+            await self._read_all()
+        finally:
+            self._closing = True
+            self._service.hub.detach(self, self._groups)
+            self._service.watch.remove(self)
+            for task in self._tasks:
+                task.cancel()
+
+    async def close(self, code: int = WSCloseCode.GOING_AWAY, message: str = "the service stops") -> None:
+        """Send what waits, as far as the client takes it within half a second, and close."""
+        try:
+            async with asyncio.timeout(0.5):
+                while self._answers or self._results:
+                    self._sent.clear()
+                    await self._sent.wait()
+        except TimeoutError:
+            pass  # the client asks again when it is back
+        await self._socket.close(code=code, message=message.encode()[:120])
+
+    # ── what the hub and the watch give ───────────────────────────────────────────────────────────────────────────
+
+    def push(self, results: Sequence[Result]) -> None:
+        """Queue results; a client that has not read `MAX_OUTGOING` bytes is disconnected."""
+        if self._closing:
+            return
+        self._results.extend(results)
+        self._results_bytes += sum(map(_size, results))
+        self._outgoing.set()
+        if self._results_bytes > MAX_OUTGOING:
+            self._closing = True
+            self._service.hub.detach(self, self._groups)
+            self._results.clear()
+            self._results_bytes = 0
+            log.info("a client does not read its results: disconnected", action="push", groups=sorted(self._groups))
+            self._spawn(self._abort("results were not read; attach again"))
+
+    def show(self, frame: api.EventSeen | api.TaskChanged) -> None:
+        """Queue a sighting, or count it as missed."""
+        if len(self._sightings) >= MAX_SIGHTINGS:
+            self._missed[type(frame)] += 1
+            return
+        if missed := self._missed.pop(type(frame), 0):
+            frame = msgspec.structs.replace(frame, missed=missed)
+        self._sightings.append(frame)
+        self._outgoing.set()
+
+    def missed(self, kind: type[api.EventSeen | api.TaskChanged], count: int) -> None:
+        self._missed[kind] += count
+
+    # ── socket → requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read_all(self) -> None:
+        async for message in self._socket:
+            if message.type is not WSMsgType.BINARY:
+                await self._socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"frames are binary MessagePack")
+                return
+            self._incoming.append(message.data)
+            self._incoming_bytes += len(message.data)
+            self._arrived.set()
+            while self._incoming_bytes > MAX_INCOMING and not self._closing:
+                self._taken.clear()
+                await self._taken.wait()
+
+    async def _handle_all(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._incoming:
+                data = self._incoming.popleft()
+                await self._handle(data)
+                self._incoming_bytes -= len(data)
+                self._taken.set()
+
+    async def _handle(self, data: bytes) -> None:
+        try:
+            frame = api.decode_from_client(data)
+        except InputError as error:
+            await self._not_a_frame(data, error)
+            return
+        try:
+            match frame:
+                case api.Submit():
+                    acks = await self._service.submission.submit(
+                        frame.site, frame.group, self._principal, frame.invocations
+                    )
+                    self._answer_when(frame.request, acks)
+                case api.Register():
+                    await self._service.registrar.add_code(frame.code)
+                    self._answer(api.Done(request=frame.request))
+                case api.Attach():
+                    self._attach(frame)
+                case api.CancelTasks():
+                    self._answer_when(frame.request, await self._service.submission.cancel(frame.site, frame.ids))
+                case api.Watch():
+                    await self._service.watch.add(self, events=frame.events, tasks=frame.tasks)
+                    self._answer(api.Done(request=frame.request))
+        except UponError as error:
+            self._refuse(frame.request, error)
+        except Exception as error:
+            log.exception("a request failed unexpectedly", action="request", frame=type(frame).__name__)
+            self._refuse(frame.request, ServiceError(f"the service failed: {type(error).__name__}: {error}"))
+
+    async def _not_a_frame(self, data: bytes, error: InputError) -> None:
+        """Refuse the request if it has a number; a client that speaks something else is disconnected."""
+        try:
+            request = msgspec.msgpack.decode(data)["request"]
+        except Exception:  # whatever it is, it is no map with a request
+            request = None
+        if isinstance(request, int):
+            self._refuse(request, error)
+        else:
+            await self._socket.close(code=WSCloseCode.INVALID_TEXT, message=str(error).encode()[:120])
+
+    def _attach(self, frame: api.Attach) -> None:
+        self._groups.add(frame.group)
+        pushed = self._service.hub.attach(frame.group, self)
+        self._answer(api.Done(request=frame.request))
+        if frame.unfinished:
+            self._spawn(self._push_stored(list(frame.unfinished), pushed))
+
+    async def _push_stored(self, ids: list[str], pushed: dict[tuple[str, int], int]) -> None:
+        """Push the results that are in the store, then those that were on their way when the client attached."""
+        missing = await self._push_found(ids)
+        await self._service.projector.reach(pushed, None)
+        await self._push_found(missing)
+
+    async def _push_found(self, ids: list[str]) -> list[str]:
+        missing: list[str] = []
+        for start in range(0, len(ids), MAX_IDS):
+            some = ids[start : start + MAX_IDS]
+            while self._results_bytes > MAX_OUTGOING // 4:  # no faster than the client reads
+                self._sent.clear()
+                await self._sent.wait()
+            results = await self._service.store.read(get_results, some)
+            self.push(results)
+            found = {result.id for result in results}
+            missing += [id for id in some if id not in found]
+        return missing
+
+    # ── answers → socket ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, frame: api.FromService) -> None:
+        self._answers.append(api.encode_frame(frame))
+        self._outgoing.set()
+
+    def _refuse(self, request: int, error: UponError) -> None:
+        self._answer(api.Refused(request=request, problem=api.problem(error)))
+
+    def _answer_when(self, request: int, acks: Sequence[asyncio.Future[Any]]) -> None:
+        """Answer a request once Kafka has all its records."""
+        waiting = len(acks)
+
+        def acked(ack: asyncio.Future[Any]) -> None:
+            nonlocal waiting
+            waiting -= 1
+            error = None if ack.cancelled() else ack.exception()
+            if isinstance(error, UponError):
+                self._refuse(request, error)
+            elif waiting == 0 and error is None and not ack.cancelled():
+                self._answer(api.Done(request=request))
+
+        for ack in acks:
+            ack.add_done_callback(acked)
+        if not acks:
+            self._answer(api.Done(request=request))
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._outgoing.wait()
+            self._outgoing.clear()
+            while (data := self._next_frame()) is not None:
+                await self._socket.send_bytes(data)
+                self._sent.set()
+
+    def _next_frame(self) -> bytes | None:
+        if self._answers:
+            return self._answers.popleft()
+        if self._results:
+            some: list[Result] = []
+            size = 0
+            while self._results and (not some or size + _size(self._results[0]) <= COALESCE_BYTES):
+                some.append(self._results.popleft())
+                size += _size(some[-1])
+            self._results_bytes -= size
+            return api.encode_frame(api.Results(results=tuple(some)))
+        if self._sightings:
+            return api.encode_frame(self._sightings.popleft())
+        return None
+
+    # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _abort(self, why: str) -> None:
+        await self._socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=why.encode(), drain=False)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, ConnectionError):
+            return
+        log.error("a connection failed", action="stream", exc_info=error)
+        self._closing = True
+        self._spawn(self._abort("the service failed; attach again"))
+
+
+def _size(result: Result) -> int:
+    return len(result.payload) + len(result.stdout) + len(result.preview) + 300

@@ -1,0 +1,264 @@
+"""Keeping the task store up with Kafka: invocations of all known sites, results, dead letters → rows.
+
+    consumer ──records──▶ waiting (bounded) ──▶ writer thread: project + one transaction ──▶ written, listeners
+
+No consumer group: positions are in the store, in the transaction of the rows, so a crash loses and doubles
+nothing. `reach` lets a reader wait until the rows are as new as Kafka was. A database that is away makes the
+projection wait, and nothing else. What cannot be read or stored goes to the dead letters.
+
+Not here: pushing results (`push`), which must not wait for a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from upon.ids import new_id
+from upon.kafka.admin import ensure_topics
+from upon.kafka.clients import async_consumer
+from upon.logs import get_logger
+from upon.messages import DeadLetter, encode
+from upon.service.ends import Ends
+from upon.service.outbox import Outbox
+from upon.service.projection import Bad, Changes, Positions, project
+from upon.service.store import Store, reason
+from upon.topics import Topics, TopicSpec
+
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes of records that wait for the writer; past this no more are fetched."""
+MAX_WRITE = 8 * 1024 * 1024
+"""Bytes of records in one transaction: what a reader of the newest rows may have to wait for."""
+RETRY_AFTER = 0.5
+"""Seconds until a write is tried again when the database is away."""
+log = get_logger(__name__)
+
+
+class Projector:
+    """The projection of one deployment.
+
+    Args:
+        kafka: bootstrap address.
+        topics: the deployment's topics.
+        store: an open store.
+        outbox: for what becomes a dead letter.
+        ends: where partitions end.
+        site_topics: gives the topics of a site, to be made if they are not there yet.
+    """
+
+    def __init__(
+        self,
+        kafka: str,
+        topics: Topics,
+        store: Store,
+        outbox: Outbox,
+        ends: Ends,
+        *,
+        site_topics: Callable[[str], list[TopicSpec]],
+    ) -> None:
+        self._kafka, self._topics, self._store, self._outbox, self._ends = kafka, topics, store, outbox, ends
+        self._site_topics = site_topics
+        self._consumer: AIOKafkaConsumer | None = None
+        self._read: Positions = {}  # handed to the writer
+        self.written: Positions = {}  # in the store
+        self._waiting: deque[list[ConsumerRecord]] = deque()
+        self._waiting_bytes = 0
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+        self._reached: set[tuple[asyncio.Future[None], Positions]] = set()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._assigning = asyncio.Lock()
+        self._sites: set[str] = set()
+        self.listeners: list[Callable[[list[str]], None]] = []
+        """Called in the event loop with the ids of the tasks that changed, once they are in the store."""
+
+    async def run(self, sites: set[str], started: asyncio.Event) -> None:
+        """Project until cancelled; `started` is set once the partitions are known.
+
+        Raises:
+            KafkaUnavailable: no broker answers at the start.
+        """
+        self.written = await asyncio.to_thread(self._store.positions)
+        self._read, self._sites = dict(self.written), set()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        async with async_consumer(self._kafka, "upon-service-store") as consumer, asyncio.TaskGroup() as group:
+            self._consumer = consumer
+            await self.add_sites(sites)
+            started.set()
+            group.create_task(self._write_all())
+            try:
+                await self._read_all(consumer)
+            finally:
+                self._consumer = None
+
+    async def add_sites(self, sites: set[str]) -> None:
+        """Take in the invocations of further sites as well. Topics that are missing are made."""
+        consumer = self._consumer
+        if consumer is None or (sites <= self._sites and self._sites):
+            return
+        async with self._assigning:
+            new = sites - self._sites
+            await ensure_topics(self._kafka, [spec for site in sorted(new) for spec in self._site_topics(site)])
+            self._sites |= new
+            names = [self._topics.results, self._topics.deadletter]
+            names += [self._topics.invocations(site) for site in sorted(self._sites)]
+            await consumer._client.set_topics(names)
+            partitions = [TopicPartition(n, p) for n in names for p in sorted(consumer.partitions_for_topic(n) or ())]
+            await self._check_positions(partitions)
+            consumer.assign(partitions)
+            for partition in partitions:
+                consumer.seek(partition, self._read[partition.topic, partition.partition])
+        log.info("projecting", action="project", sites=sorted(self._sites), partitions=len(partitions))
+
+    async def reach(self, wanted: Positions, timeout: float | None) -> bool:
+        """Wait until the store holds all records before `wanted`; return False if `timeout` s were not enough.
+
+        Partitions that are not projected are passed over.
+        """
+        open_ = {place: next_ for place, next_ in wanted.items() if place in self._read or not self._read}
+        if self._has(open_):
+            return True
+        waiter = asyncio.get_running_loop().create_future()
+        entry = (waiter, open_)
+        self._reached.add(entry)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            self._reached.discard(entry)
+        return True
+
+    def partitions(self) -> list[TopicPartition]:
+        """Return the partitions that are projected."""
+        return [TopicPartition(topic, number) for topic, number in self._read]
+
+    def close(self) -> None:
+        """Wait for the transaction under way and end the writer's thread."""
+        self._writer.shutdown(wait=True, cancel_futures=True)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _check_positions(self, partitions: list[TopicPartition]) -> None:
+        """Begin new partitions at their start, and those whose topic was made anew (it ends before our position)."""
+        begins = await self._ends.begins(partitions, 30.0)
+        ends = await self._ends.ends(partitions, 30.0)
+        for partition in partitions:
+            place = (partition.topic, partition.partition)
+            position = self._read.get(place)
+            if position is not None and position > ends[place]:
+                log.warning(
+                    "a topic ends before what was read of it: it was made anew, reading it from its beginning",
+                    action="project", topic=partition.topic, partition=partition.partition,
+                )  # fmt: skip
+                position = None
+            # A position before the topic's beginning: retention was faster than we; nothing can be done about it.
+            self._read[place] = begins[place] if position is None else max(position, begins[place])
+            if position is None or place not in self.written:
+                self.written[place] = self._read[place]
+
+    async def _read_all(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            batches = await consumer.getmany(timeout_ms=5_000)
+            for partition, records in batches.items():
+                self._waiting.append(records)
+                self._waiting_bytes += sum(map(_size, records))
+                self._read[partition.topic, partition.partition] = records[-1].offset + 1
+            if batches:
+                self._some.set()
+            while self._waiting_bytes > MAX_WAITING:
+                self._room.clear()
+                await self._room.wait()
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write_all(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._waiting:
+                records: list[ConsumerRecord] = []
+                size = 0
+                while self._waiting and size < MAX_WRITE:
+                    some = self._waiting.popleft()
+                    records += some
+                    size += sum(map(_size, some))
+                await self._write(records)
+                self._waiting_bytes -= size
+                self._room.set()
+
+    async def _write(self, records: list[ConsumerRecord]) -> None:
+        """Write records, however often it takes; one that the database refuses is buried alone."""
+        loop = asyncio.get_running_loop()
+        away = False
+        while True:
+            try:
+                changes = await loop.run_in_executor(self._writer, self._transaction, records)
+                break
+            except (DataError, IntegrityError, OverflowError, ValueError) as error:
+                if len(records) > 1:
+                    for record in records:
+                        await self._write([record])
+                    return
+                said = reason(error) if isinstance(error, SQLAlchemyError) else str(error)
+                changes = Changes(bad=[Bad(records[0], f"the task store refuses it: {said}")])
+                changes.positions[records[0].topic, records[0].partition] = records[0].offset + 1
+                await loop.run_in_executor(self._writer, self._store.write, changes)
+                break
+            except DBAPIError as error:
+                if not away:
+                    log.warning("the task store does not answer, waiting for it", action="store", reason=reason(error))
+                    away = True
+                await asyncio.sleep(RETRY_AFTER)
+        if away:
+            log.info("the task store answers again", action="store")
+        for bad in changes.bad:
+            await self._bury(bad)
+        self.written.update(changes.positions)
+        for waiter, wanted in list(self._reached):
+            if not waiter.done() and self._has(wanted):
+                waiter.set_result(None)
+        if self.listeners and (ids := changes.ids()):
+            for listener in self.listeners:
+                listener(ids)
+
+    def _transaction(self, records: list[ConsumerRecord]) -> Changes:
+        changes = project(records, self._topics, time.time_ns())
+        self._store.write(changes)
+        return changes
+
+    async def _bury(self, bad: Bad) -> None:
+        """Put a record that is no result into the dead letters. Invocations are the dispatcher's to bury."""
+        record = bad.record
+        origin = f"{record.topic}/{record.partition}/{record.offset}"
+        if record.topic != self._topics.results:
+            log.info("passed over a record that cannot be read", action="project", origin=origin, reason=bad.reason)
+            return
+        letter = DeadLetter(
+            id=new_id(),
+            origin=origin,
+            part="service",
+            reason=bad.reason,
+            key=record.key or b"",
+            value=record.value or b"",
+            headers=tuple((name, value or b"") for name, value in record.headers or ()),
+            at=time.time_ns(),
+        )
+        log.warning("a record is no result: it is in the dead letters", action="bury", id=letter.id, origin=origin,
+                    reason=bad.reason)  # fmt: skip
+        await self._outbox.send(self._topics.deadletter, encode(letter), origin.encode())
+
+    def _has(self, wanted: Positions) -> bool:
+        return all(self.written.get(place, 0) >= next_ for place, next_ in wanted.items())
+
+
+def _size(record: ConsumerRecord) -> int:
+    return len(record.value or b"") + 200

@@ -1,0 +1,97 @@
+"""Pushing results to the clients that wait for them, straight from `upon.results`.
+
+The push does not wait for the database, and the database does not wait for the push: each reads the topic itself.
+A client attaches (it is subscribed from that moment), then gets what of its unfinished tasks is done already from
+the store, once that is as new as the push was when it attached. So no result falls between; one may come twice.
+
+Back-pressure: a client that does not read fills its bounded outgoing queue and is disconnected; when it attaches
+again it gets from the store what it missed. A slow client never holds up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Protocol
+
+from aiokafka import ConsumerRecord
+
+from upon.errors import InputError
+from upon.kafka.clients import async_consumer
+from upon.logs import get_logger
+from upon.messages import Result, ResultBatch, decode
+from upon.service.ends import Ends
+from upon.service.projection import Positions
+from upon.topics import Topics
+
+log = get_logger(__name__)
+
+
+class Receiver(Protocol):
+    """A connection that takes results."""
+
+    def push(self, results: list[Result]) -> None:
+        """Queue results; must not block and must not raise."""
+
+
+class Hub:
+    """Hands each result to the connections attached to its group.
+
+    Args:
+        kafka: bootstrap address.
+        topics: the deployment's topics.
+        ends: where partitions end.
+    """
+
+    def __init__(self, kafka: str, topics: Topics, ends: Ends) -> None:
+        self._kafka, self._topics, self._ends = kafka, topics, ends
+        self._attached: dict[str, set[Receiver]] = defaultdict(set)
+        self._positions: Positions = {}
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Push until cancelled, from the results that come now on; begun again, it goes on where it was.
+
+        Raises:
+            KafkaUnavailable: no broker answers at the start.
+        """
+        partitions = await self._ends.partitions([self._topics.results], 30.0)
+        if not self._positions:
+            self._positions = await self._ends.ends(partitions, 30.0)
+        async with async_consumer(self._kafka, "upon-service-push") as consumer:
+            consumer.assign(partitions)
+            for partition in partitions:
+                consumer.seek(partition, self._positions[partition.topic, partition.partition])
+            started.set()
+            while True:
+                for records in (await consumer.getmany(timeout_ms=5_000)).values():
+                    for record in records:
+                        self._take(record)
+
+    def attach(self, group: str, receiver: Receiver) -> Positions:
+        """Push a group's results from now on; return the positions up to which they were handed out before."""
+        self._attached[group].add(receiver)
+        return dict(self._positions)
+
+    def detach(self, receiver: Receiver, groups: set[str]) -> None:
+        """Push nothing more to a connection."""
+        for group in groups:
+            receivers = self._attached.get(group, set())
+            receivers.discard(receiver)
+            if not receivers:
+                self._attached.pop(group, None)
+
+    def _take(self, record: ConsumerRecord) -> None:
+        self._positions[record.topic, record.partition] = record.offset + 1
+        if not self._attached:
+            return
+        try:
+            batch = decode(record.value or b"", ResultBatch)
+        except InputError:
+            return  # the projector buries it
+        by_group: dict[str, list[Result]] = defaultdict(list)
+        for result in batch.results:
+            if result.group in self._attached:
+                by_group[result.group].append(result)
+        for group, results in by_group.items():
+            for receiver in list(self._attached[group]):
+                receiver.push(results)

@@ -1,0 +1,44 @@
+"""All routes of the service, in one table: what aiohttp serves is what /openapi.json describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from upon.service import (
+    routes_events,
+    routes_functions,
+    routes_invocations,
+    routes_rules,
+    routes_stream,
+    routes_system,
+    routes_tasks,
+)
+from upon.service.context import Service
+from upon.service.openapi import document
+from upon.service.routing import Route, answer
+
+
+async def describe(_service: Service, _request: web.Request) -> web.Response:
+    return answer(document(ROUTES))
+
+
+ROUTES: list[Route] = [
+    *routes_functions.ROUTES,
+    *routes_rules.ROUTES,
+    *routes_invocations.ROUTES,
+    *routes_tasks.ROUTES,
+    *routes_events.ROUTES,
+    *routes_stream.ROUTES,
+    *routes_system.ROUTES,
+    Route("GET", "/openapi.json", describe, "Describe this API", gives=dict[str, Any], open=True),
+]
+
+OPEN_PATHS = frozenset(route.path for route in ROUTES if route.open)
+
+
+def add_to(app: web.Application) -> None:
+    """Serve all routes."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.bound())

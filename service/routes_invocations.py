@@ -1,0 +1,35 @@
+"""/v1/invocations: run a registered function once, with plain arguments."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from upon import api
+from upon.ids import new_id
+from upon.messages import Invocation
+from upon.registry import split_function
+from upon.serialize import dumps_plain
+from upon.service.context import PRINCIPAL, Service
+from upon.service.routing import Route, answer, read_body
+
+
+async def invoke(service: Service, request: web.Request) -> web.Response:
+    new = await read_body(request, api.NewInvocation)
+    record = service.registrar.registry.function(*split_function(new.function))
+    invocation = Invocation(
+        id=new_id() if new.id is None else new.id,
+        code=record.code,
+        function=record.name,
+        version=record.version,
+        payload=dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
+        timeout=new.timeout,
+    )
+    for ack in await service.submission.submit(new.site, "", PRINCIPAL, [invocation]):
+        await ack
+    return answer(api.Submitted(id=invocation.id), 202)
+
+
+ROUTES = [
+    Route("POST", "/v1/invocations", invoke, "Run a registered function once; answered when Kafka has it",
+          takes=api.NewInvocation, gives=api.Submitted, status=202, errors=(400, 404, 413)),
+]  # fmt: skip

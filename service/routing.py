@@ -1,0 +1,106 @@
+"""The form of a route, and reading and writing of bodies. The routes themselves: `routes`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from upon.errors import InputError
+from upon.service.context import SERVICE, Service
+
+B = TypeVar("B")
+Handler = Callable[[Service, web.Request], Awaitable[web.StreamResponse]]
+MAX_LIMIT = 1000
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query parameter, for `/openapi.json` and for refusing unknown ones."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
+LIMIT = Query("limit", "how many at most", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path.
+
+    Attributes:
+        takes: type of the request's body; None: it has none.
+        gives: type of the answer's body; None: not JSON.
+        errors: statuses it can fail with, beside 401 and 500.
+        open: whether it answers without a token.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    takes: Any = None
+    gives: Any = None
+    status: int = 200
+    queries: tuple[Query, ...] = ()
+    errors: tuple[int, ...] = ()
+    open: bool = False
+
+    def bound(self) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the handler as aiohttp calls it; it refuses query parameters that the route does not have."""
+        known = {query.name for query in self.queries}
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            for name in request.query:
+                if name not in known:
+                    there = ", ".join(sorted(known)) or "none"
+                    raise InputError(f"query parameter {name!r} is not known; there are: {there}")
+            return await self.handler(request.app[SERVICE], request)
+
+        return handle
+
+
+async def read_body(request: web.Request, kind: type[B]) -> B:
+    """Return a request's JSON body as `kind`.
+
+    Raises:
+        InputError: it is not JSON or not of that form; the message names the field.
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        body: B = decoder.decode(await request.read())
+    except msgspec.ValidationError as error:
+        raise InputError(f"body: {_field_first(str(error))}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"body: not JSON: {error}") from error
+    return body
+
+
+def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
+    """Return a JSON response."""
+    return web.Response(body=_encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def limit_of(request: web.Request) -> int:
+    """Return the `limit` of a listing, 50 if there is none. Raises InputError."""
+    text = request.query.get("limit", "50")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+        raise InputError(f"limit: a number from 1 to {MAX_LIMIT}, not {text[:20]!r}")
+    return int(text)
+
+
+def _field_first(message: str) -> str:
+    """Turn msgspec's ``Expected `str`, got `int` - at `$.name` `` into ``name: Expected …``."""
+    said, at, path = message.partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    return f"{field}: {said}" if at and field else said

@@ -1,0 +1,181 @@
+"""From records and rows to what the API shows (`upon.api`): pure. Nothing is ever unpickled here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row
+
+from upon import api
+from upon.errors import InputError
+from upon.messages import (
+    Cause,
+    DeadLetter,
+    FunctionRecord,
+    Result,
+    RuleRecord,
+    SiteStatus,
+    Timings,
+    decode,
+)
+from upon.serialize import is_plain, loads_plain
+
+SITE_SILENT = 15.0
+"""Seconds without a word from its dispatcher after which a site counts as down."""
+
+_unpack_error = msgspec.msgpack.Decoder(api.TaskError).decode
+
+
+def moment(ns: int) -> str | None:
+    """Return a time as RFC 3339, UTC, microseconds; None for 0 (not yet) and for what no calendar has."""
+    if not ns:
+        return None
+    try:
+        return datetime.fromtimestamp(ns // 1000 / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def function(record: FunctionRecord) -> api.Function:
+    return api.Function(
+        name=record.name,
+        version=record.version,
+        code=record.code,
+        description=record.description,
+        source=record.source,
+        python=record.python,
+        principal=record.principal,
+        created=moment(record.created) or "",
+    )
+
+
+def rule(record: RuleRecord) -> api.Rule:
+    return api.Rule(
+        name=record.name,
+        version=record.version,
+        spec=record.spec,
+        file=record.file,
+        principal=record.principal,
+        created=moment(record.created) or "",
+    )
+
+
+def site(status: SiteStatus, silent: float) -> api.Site:
+    """Return a site as seen now; `silent`: seconds since its dispatcher was last heard."""
+    up = status.state == "up" and silent <= SITE_SILENT
+    return api.Site(
+        name=status.site,
+        state="up" if up else "down",
+        host=status.host,
+        pid=status.pid,
+        seen=moment(status.at) or "",
+        queued=status.queued,
+        running=status.running,
+        slots=sum(one.slots for one in status.managers) if up else 0,
+        busy=sum(one.busy for one in status.managers) if up else 0,
+        managers=[
+            api.Manager(
+                id=one.id,
+                host=one.host,
+                pid=one.pid,
+                workers=list(one.workers),
+                slots=one.slots,
+                busy=one.busy,
+                python=one.python,
+            )
+            for one in (status.managers if up else ())
+        ],
+    )
+
+
+def listed_task(row: Row[Any]) -> api.Task:
+    """Return a task without result, timings and stdout, from a row of `queries.LISTED`."""
+    return api.Task(**_task(row))
+
+
+def whole_task(row: Row[Any]) -> api.Task:
+    """Return all that is known of a task."""
+    result = decode(row.result, Result) if row.result is not None else None
+    cause = decode(row.cause, Cause) if row.cause is not None else None
+    timings = result.timings if result is not None else Timings(started=row.started)
+    return api.Task(
+        **_task(row),
+        result=_value(result) if result is not None and row.status == "succeeded" else None,
+        timings=hops(cause, row.submitted, timings, row.stored),
+        stdout=result.stdout if result is not None else "",
+    )
+
+
+def hops(cause: Cause | None, submitted: int, timings: Timings, stored: int) -> list[api.Hop]:
+    """Return the steps of a task's way that have been taken, in their order."""
+    steps = {
+        "event": cause.event_time if cause else 0,
+        "recorded": cause.event_recorded if cause else 0,
+        "submitted": submitted,
+        "received": timings.received,
+        "dispatched": timings.dispatched,
+        "started": timings.started,
+        "finished": timings.finished,
+        "returned": timings.returned,
+        "stored": stored,
+    }
+    taken = [(name, ns, at) for name, ns in steps.items() if (at := moment(ns)) is not None]
+    return [api.Hop(name=name, at=at, after=round((ns - taken[0][1]) / 1e6, 3)) for name, ns, at in taken]
+
+
+def dead_letter(record: bytes) -> api.DeadLetterView:
+    letter = decode(record, DeadLetter)
+    return api.DeadLetterView(
+        id=letter.id,
+        origin=letter.origin,
+        part=letter.part,
+        reason=letter.reason,
+        value=letter.value.decode(errors="backslashreplace"),
+        attempts=letter.attempts,
+        at=moment(letter.at) or "",
+    )
+
+
+def _task(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "function": row.function,
+        "version": row.version,
+        "site": row.site,
+        "status": row.status,
+        "rule": row.rule,
+        "rule_version": row.rule_version,
+        "event_id": row.event_id,
+        "submitted": moment(row.submitted),
+        "started": moment(row.started),
+        "finished": moment(row.finished),
+        "attempts": row.attempts,
+        "items": row.items,
+        "principal": row.principal,
+        "worker": row.worker,
+        "duration": round((row.finished - row.started) / 1e6, 3) if row.started and row.finished else None,
+        "error": _unpack_error(row.error) if row.error is not None else None,
+        "event": _event(decode(row.cause, Cause)) if row.cause is not None else None,
+    }
+
+
+def _event(cause: Cause) -> api.TaskCause:
+    return api.TaskCause(
+        id=cause.event_id,
+        type=cause.event_type,
+        source=cause.event_source,
+        subject=cause.event_subject,
+        time=moment(cause.event_time),
+    )
+
+
+def _value(result: Result) -> Any:
+    """Return a plain result as it is, any other by its repr."""
+    if is_plain(result.payload):
+        try:
+            return loads_plain(result.payload)
+        except (InputError, RecursionError):  # damaged, or nested deeper than JSON goes
+            pass
+    return {"python": result.preview}
