@@ -1,0 +1,170 @@
+"""The dispatcher's book: every table it keeps, and the moves that keep them consistent with each other.
+
+    tasks       id → Task                  all that is not stored
+    ready       id → Task, in order        waits for a free slot
+    wanting     code → {id → Task}         waits for its function's code
+    managers    id → Manager               each with the tasks it holds
+    offsets     what may be committed      done   ids whose results are in Kafka
+    claims      id → (manager, attempt)    held by a manager, not read from Kafka yet (the dispatcher restarted)
+    early       id → (manager, outcome)    the same, and finished
+    cancels     id → deadline              cancelled before it was read
+
+Pure. `check_invariants` says what is always true; tests call it after every step. Decisions are in `state`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+
+from upon.dispatcher.done import DoneIds
+from upon.dispatcher.offsets import Offsets
+from upon.dispatcher.placement import Manager
+from upon.dispatcher.protocol import Attempt, Outcome
+from upon.dispatcher.tasks import HELD, Task, TaskState
+
+MAX_EARLY = 100_000
+"""Early outcomes kept; past this their tasks are run again."""
+MAX_EARLY_BYTES = 64 * 1024 * 1024
+"""Bytes of early outcomes kept; past this their tasks are run again."""
+
+
+class Book:
+    """All that a dispatcher knows. `done`: ids whose results were found in Kafka at the start."""
+
+    def __init__(self, done: DoneIds | None = None) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.ready: OrderedDict[str, Task] = OrderedDict()
+        self.wanting: dict[str, dict[str, Task]] = {}
+        self.managers: dict[str, Manager] = {}
+        self.offsets = Offsets()
+        self.done = done if done is not None else DoneIds()
+        self.claims: dict[str, tuple[str, int]] = {}
+        self.early: dict[str, tuple[str, Outcome]] = {}
+        self.early_bytes = 0
+        self.cancels: OrderedDict[str, float] = OrderedDict()
+        self.tell: dict[str, list[tuple[str, Attempt]]] = {}  # who has outcomes of a task that is not stored yet
+        self.alarms: list[tuple[float, str]] = []  # (due, task id); may be out of date
+        self.bytes = 0
+        self.codes: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------- tasks
+
+    def open(self, task: Task) -> None:
+        """Enter a task that has just arrived."""
+        self.tasks[task.id] = task
+        self.bytes += task.size
+
+    def move(self, task: Task, to: TaskState, *, first: bool = False) -> None:
+        """Take a task to another state, and from its table to that state's.
+
+        Args:
+            first: to the front of `ready`, for what was waiting before already.
+
+        Raises:
+            IllegalTransition: see `Task.go`.
+        """
+        before = task.state
+        task.go(to)
+        match before:
+            case "ready":
+                del self.ready[task.id]
+            case "needs_code":
+                waiting = self.wanting[task.invocation.code]
+                del waiting[task.id]
+                if not waiting:
+                    del self.wanting[task.invocation.code]
+            case "assigned" | "running" if to not in HELD:
+                del self.managers[task.manager].tasks[task.id]
+        match to:
+            case "ready":
+                self.ready[task.id] = task
+                if first:
+                    self.ready.move_to_end(task.id, last=False)
+            case "needs_code":
+                self.wanting.setdefault(task.invocation.code, {})[task.id] = task
+                heapq.heappush(self.alarms, (task.due, task.id))
+            case "retrying":
+                heapq.heappush(self.alarms, (task.due, task.id))
+            case "assigned":
+                self.managers[task.manager].tasks[task.id] = task
+            case "stored":
+                del self.tasks[task.id]
+                self.resize(task, 0)
+                self.done.add(task.id)
+                for partition, offset in task.positions:
+                    self.offsets.close(partition, offset)
+
+    def resize(self, task: Task, size: int) -> None:
+        """Say how many bytes are held for a task now."""
+        self.bytes += size - task.size
+        task.size = size
+
+    def due(self, mono: float) -> list[Task]:
+        """Return, once, the tasks whose wait is over."""
+        over = []
+        while self.alarms and self.alarms[0][0] <= mono:
+            due, id = heapq.heappop(self.alarms)
+            task = self.tasks.get(id)
+            if task is not None and task.due == due and task.state in ("needs_code", "retrying"):
+                over.append(task)
+        return over
+
+    # ------------------------------------------------------------- what managers hold and was not read yet
+
+    def keep_early(self, manager: str, outcome: Outcome) -> bool:
+        """Keep an outcome whose invocation has not been read yet; False: there is no room, it is to be run again."""
+        if outcome.id in self.early:
+            return True
+        size = len(outcome.payload)
+        if len(self.early) >= MAX_EARLY or self.early_bytes + size > MAX_EARLY_BYTES:
+            self.claims.pop(outcome.id, None)
+            return False
+        self.early[outcome.id] = (manager, outcome)
+        self.early_bytes += size
+        return True
+
+    def take_early(self, id: str) -> tuple[str, Outcome] | None:
+        """Return such an outcome, once."""
+        kept = self.early.pop(id, None)
+        if kept:
+            self.early_bytes -= len(kept[1].payload)
+        return kept
+
+    # -------------------------------------------------------------------------------------- invariants
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless everything agrees with everything else."""
+        by_state: dict[str, set[str]] = {}
+        for id, task in self.tasks.items():
+            assert id == task.id, f"{id} is kept for {task.id}"
+            assert id not in self.done, f"{id} is done and still kept"
+            assert task.positions, f"{id} came from nowhere"
+            by_state.setdefault(task.state, set()).add(id)
+        assert not by_state.keys() & {"arrived", "stored"}, f"between two states: {by_state}"
+        assert set(self.ready) == by_state.get("ready", set()), "ready does not hold the ready tasks"
+        wanting = {id for waiting in self.wanting.values() for id in waiting}
+        assert wanting == by_state.get("needs_code", set()), "wanting does not hold the tasks without code"
+        assert not self.wanting.keys() & self.codes, "code is known and waited for"
+        assert all(task.invocation.code in self.codes for task in self.ready.values()), "ready without its code"
+        assert all(self.wanting.values()), "code that nobody waits for"
+        held = [id for manager in self.managers.values() for id in manager.tasks]
+        assert len(held) == len(set(held)), "a task is at two managers"
+        assert set(held) == by_state.get("assigned", set()) | by_state.get("running", set()), "held by nobody, or idle"
+        for manager in self.managers.values():
+            for id, task in manager.tasks.items():
+                assert task.manager == manager.id, f"{id} is at {manager.id} and says {task.manager}"
+        alarms = {(due, id) for due, id in self.alarms}
+        for id in by_state.get("retrying", set()) | by_state.get("needs_code", set()):
+            assert (self.tasks[id].due, id) in alarms, f"nothing will wake {id}"
+        assert self.bytes == sum(task.size for task in self.tasks.values()), "bytes are miscounted"
+        assert self.early_bytes == sum(len(o.payload) for _, o in self.early.values()), "early bytes are miscounted"
+        assert not (self.claims.keys() | self.early.keys()) & self.tasks.keys(), "read, and waited for still"
+        assert all(manager in self.managers for manager, _ in self.claims.values()), "claimed by who is gone"
+        assert self.tell.keys() <= by_state.get("done", set()), "somebody is to be told of what is not done"
+        counts: dict[tuple[int, int], int] = {}
+        for task in self.tasks.values():
+            for position in task.positions:
+                counts[position] = counts.get(position, 0) + 1
+        open_ = self.offsets.counts()
+        assert all(open_.get(position) == count for position, count in counts.items()), "an offset is not open enough"

@@ -1,0 +1,102 @@
+"""The roster: managers that come, are there, and go.
+
+    unknown ──Ready──▶ known ──Bye, silence, broken connection──▶ unknown        what it held is queued again
+       └─ anything else: Beat(known=False), so that it says Ready
+
+Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
+"""
+
+from __future__ import annotations
+
+from upon.dispatcher import protocol
+from upon.dispatcher.attempts import Attempts
+from upon.dispatcher.book import Book
+from upon.dispatcher.instructions import SendCode, Step
+from upon.dispatcher.placement import Manager
+from upon.dispatcher.protocol import Attempt
+
+
+class Roster:
+    """The part of the state machine that knows the managers.
+
+    Attributes:
+        changes: rises when a manager comes or goes.
+    """
+
+    def __init__(self, book: Book, step: Step, attempts: Attempts, session: str) -> None:
+        self.book, self.step, self.attempts, self.session = book, step, attempts, session
+        self.changes = 0
+        self.next_beat = 0.0
+
+    def tick(self) -> None:
+        """Give up who is silent; say to the others that the dispatcher is there."""
+        mono, managers = self.step.now.mono, self.book.managers
+        for manager in [m for m in managers.values() if mono - m.heard >= protocol.LOST_AFTER]:
+            self.gone(manager.id, f"has been silent for {mono - manager.heard:.1f} s")
+        if managers and mono >= self.next_beat:
+            self.next_beat = mono + protocol.BEAT
+            for id in managers:
+                self.step.send(id, protocol.Beat(True, self.session))
+
+    def deadline(self) -> float | None:
+        """Return when (monotonic s) `tick` is due; None: nobody is there."""
+        if not self.book.managers:
+            return None
+        return min(self.next_beat, min(m.heard for m in self.book.managers.values()) + protocol.LOST_AFTER)
+
+    def ready(self, id: str, ready: protocol.Ready) -> None:
+        if ready.slots < 1:
+            self.step.send(id, protocol.Reject(f"a manager needs at least one slot, not {ready.slots}"))
+            return
+        book = self.book
+        manager = book.managers.get(id)
+        if manager is None:
+            self.step.tell("info", f"manager {id} is ready with {ready.slots} slots", "manager_ready", manager=id)
+            manager = Manager(
+                id, ready.host, ready.pid, ready.workers, ready.slots, ready.python, set(ready.warm), self.step.now.mono
+            )
+            book.managers[id] = manager
+            self.changes += 1
+        manager.heard, manager.workers, manager.slots = self.step.now.mono, ready.workers, ready.slots
+        manager.warm = set(ready.warm)
+        self.step.send(id, protocol.Beat(True, self.session))
+        settled: list[Attempt] = []
+        stale: list[Attempt] = []
+        for attempt in ready.held:
+            task = book.tasks.get(attempt.id)
+            if task is None:
+                if attempt.id in book.done:
+                    settled.append(attempt)
+                else:
+                    book.claims[attempt.id] = (id, attempt.attempt)
+            elif task.state in ("ready", "retrying", "needs_code"):
+                self.attempts.adopt(task, id, attempt.attempt)
+            elif task.manager != id or task.attempt != attempt.attempt:
+                stale.append(attempt)
+        if settled or stale:  # what still runs is stopped; what has an outcome may be forgotten when it is stored
+            self.step.send(id, protocol.Cancel((*settled, *stale)))
+        if settled:
+            self.step.send(id, protocol.Stored(tuple(settled)))
+
+    def gone(self, id: str, story: str, clean: bool = False) -> None:
+        """Queue again, in front, what a manager held that is there no more."""
+        book = self.book
+        manager = book.managers.get(id)
+        if manager is None:
+            return
+        level = "info" if clean else "warning"
+        self.step.tell(
+            level, f"manager {id} {story}; {len(manager.tasks)} tasks are queued again", "manager_gone", manager=id
+        )
+        self.changes += 1
+        for task in reversed(list(manager.tasks.values())):
+            self.attempts.lose(task, f"manager {story}", began=task.state == "running", blame=not clean)
+        del book.managers[id]
+        book.claims = {task: claim for task, claim in book.claims.items() if claim[0] != id}
+
+    def need(self, manager: Manager, codes: tuple[str, ...]) -> None:
+        for code in codes:
+            if code in self.book.codes:
+                self.step.add(SendCode(manager.id, code))
+            else:
+                manager.warm.discard(code)

@@ -1,0 +1,248 @@
+"""What a dispatcher decides: a pure state machine, `handle(input, now) → [instruction]`.
+
+    record read ─▶ known? claimed by a manager? cancelled? code there? ─▶ ready ─▶ placement ─▶ Send(Tasks)
+    outcome     ─▶ of the current attempt? final, or to be retried?    ─▶ PublishResult
+    stored      ─▶ the id is done, its offsets are settled             ─▶ Commit, Send(Stored)
+
+Guarantees, whatever the order of the inputs:
+- every invocation read gets exactly one PublishResult; an id that is in work or done is not run again;
+- Commit never passes an offset with an invocation whose result is not stored;
+- the first final outcome wins; a late success of an earlier attempt counts, a late failure does not;
+- the backlog is bounded: past MAX_TASKS or MAX_BYTES it says Pause, below half of them Resume.
+
+Not here: time (it is handed in), sockets, Kafka, the function's code (only which hashes are known), site policy.
+The life of a task is the table in `tasks`; the tables it is kept in are `book`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from upon.dispatcher import protocol
+from upon.dispatcher.attempts import Attempts
+from upon.dispatcher.book import Book
+from upon.dispatcher.done import DoneIds
+from upon.dispatcher.instructions import (
+    BadRecordRead,
+    CancelAsked,
+    CodeKnown,
+    Commit,
+    Heard,
+    Input,
+    Instruction,
+    LetterStored,
+    ManagerGone,
+    Now,
+    Pause,
+    PublishLetter,
+    RecordRead,
+    ResultsStored,
+    Resume,
+    Step,
+    Tick,
+)
+from upon.dispatcher.placement import Placement, Spread
+from upon.dispatcher.protocol import Attempt
+from upon.dispatcher.roster import Roster
+from upon.dispatcher.tasks import HELD, Task, new_task
+
+CANCEL_MEMORY = 3600.0
+"""Seconds a cancel waits for its invocation: it may be read first."""
+MAX_CANCELS = 100_000
+"""Cancels that wait, at most; the oldest are forgotten."""
+MAX_TASKS = 100_000
+"""Tasks held, at most (plus what is in the records under way)."""
+MAX_BYTES = 256 * 1024 * 1024
+"""Bytes of arguments and results held, at most (plus what is in the records under way)."""
+
+
+class State:
+    """The dispatcher of one site.
+
+    Args:
+        done: ids whose results are in Kafka already.
+        placement: who gets what; default `Spread`.
+        session: named in every Beat; new at each start.
+        hold_until: monotonic s before which nothing is placed, so that managers can claim what they hold.
+        max_tasks, max_bytes: bounds of the backlog.
+        random: numbers from 0 to 1, for the jitter of backoffs.
+    """
+
+    def __init__(
+        self,
+        *,
+        done: DoneIds | None = None,
+        placement: Placement | None = None,
+        session: str = "",
+        hold_until: float = 0.0,
+        max_tasks: int = MAX_TASKS,
+        max_bytes: int = MAX_BYTES,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.book, self.step = Book(done), Step()
+        self.attempts = Attempts(self.book, self.step, placement or Spread(), hold_until, random)
+        self.roster = Roster(self.book, self.step, self.attempts, session)
+        self.paused = False
+        self._max_tasks, self._max_bytes = max_tasks, max_bytes
+
+    def handle(self, event: Input, now: Now) -> list[Instruction]:
+        """Take in what happened; return what is to be done, in order."""
+        self.step.begin(now)
+        match event:
+            case Heard():
+                self._heard(event.manager, event.message)
+            case RecordRead():
+                self._record(event)
+            case ResultsStored():
+                self._stored(event.ids)
+            case CodeKnown():
+                self._code_known(event.hash)
+            case CancelAsked():
+                for id in event.ids:
+                    self._cancel(id)
+            case ManagerGone():
+                self.roster.gone(event.manager, event.story)
+            case BadRecordRead():
+                if self.book.offsets.read(event.partition, event.offset):
+                    self.book.offsets.open(event.partition, event.offset)
+                    self.step.add(PublishLetter(event.letter, event.partition, event.offset))
+            case LetterStored():
+                self.book.offsets.close(event.partition, event.offset)
+            case Tick():
+                self._tick()
+        self.attempts.place()
+        self._bound()
+        if moved := self.book.offsets.advanced():
+            self.step.add(Commit(moved))
+        return self.step.instructions
+
+    def deadline(self) -> float | None:
+        """Return when (monotonic s) a Tick is due; None: nothing waits for time to pass."""
+        times = [self.book.alarms[0][0]] if self.book.alarms else []
+        if (roster := self.roster.deadline()) is not None:
+            times.append(roster)
+        if self.book.ready and self.step.now.mono < self.attempts.hold_until:
+            times.append(self.attempts.hold_until)
+        return min(times, default=None)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless all tables agree (for tests)."""
+        self.book.check_invariants()
+        over = len(self.book.tasks) > self._max_tasks or self.book.bytes > self._max_bytes
+        assert self.paused or not over, "over the bound and not paused"
+        for partition, at in self.book.offsets.positions().items():
+            assert all(o >= at for p, o in self.book.offsets.counts() if p == partition), "committed past open work"
+
+    def _record(self, record: RecordRead) -> None:
+        book = self.book
+        if not book.offsets.read(record.partition, record.offset):
+            return
+        position = (record.partition, record.offset)
+        for invocation in record.batch.invocations:
+            known = book.tasks.get(invocation.id)
+            if known is None and invocation.id in book.done:
+                continue
+            book.offsets.open(*position)
+            if known is not None:
+                known.positions.append(position)
+                continue
+            task = new_task(invocation, record.batch, position, self.step.now.wall)
+            book.open(task)
+            self._admit(task)
+
+    def _admit(self, task: Task) -> None:
+        """Send a new task on its way."""
+        book = self.book
+        claim, early = book.claims.pop(task.id, None), book.take_early(task.id)
+        cancelled = book.cancels.pop(task.id, None) is not None
+        if early is not None:
+            self.attempts.settle(task, *early)
+        elif cancelled:
+            if claim is not None:
+                self.step.send(claim[0], protocol.Cancel((Attempt(task.id, claim[1]),)))
+            self.attempts.finish_cancelled(task, "before it was started")
+        elif claim is not None:
+            self.attempts.adopt(task, *claim)
+        else:
+            self.attempts.queue(task)
+
+    def _code_known(self, code: str) -> None:
+        self.book.codes.add(code)
+        for task in list(self.book.wanting.get(code, {}).values()):
+            self.book.move(task, "ready")
+
+    def _cancel(self, id: str) -> None:
+        book = self.book
+        task = book.tasks.get(id)
+        if task is None:
+            if id not in book.done:
+                book.cancels[id] = self.step.now.mono + CANCEL_MEMORY
+                if len(book.cancels) > MAX_CANCELS:
+                    book.cancels.popitem(last=False)
+        elif task.state in HELD:
+            if not task.cancelled:
+                task.cancelled = True
+                self.step.send(task.manager, protocol.Cancel((Attempt(id, task.attempt),)))
+        elif task.state != "done":
+            self.attempts.finish_cancelled(task, "while it was queued")
+
+    def _stored(self, ids: tuple[str, ...]) -> None:
+        told: dict[str, list[Attempt]] = {}
+        for id in ids:
+            task = self.book.tasks.get(id)
+            if task is None or task.state != "done":
+                continue
+            self.book.move(task, "stored")
+            for manager, attempt in self.book.tell.pop(id, ()):
+                told.setdefault(manager, []).append(attempt)
+        for manager, attempts in told.items():
+            if manager in self.book.managers:
+                self.step.send(manager, protocol.Stored(tuple(attempts)))
+
+    def _heard(self, id: str, message: protocol.FromManager) -> None:
+        manager = self.book.managers.get(id)
+        if isinstance(message, protocol.Ready):
+            self.roster.ready(id, message)
+            return
+        if manager is None:
+            if not isinstance(message, protocol.Bye):
+                self.step.send(id, protocol.Beat(False, self.roster.session))
+            return
+        manager.heard = self.step.now.mono
+        match message:
+            case protocol.Results():
+                for outcome in message.outcomes:
+                    self.attempts.outcome(id, outcome)
+            case protocol.Started():
+                for begun in message.begun:
+                    self.attempts.started(id, begun)
+            case protocol.Heartbeat():
+                manager.busy, manager.workers = message.busy, message.workers
+            case protocol.Lost():
+                for death in message.deaths:
+                    self.attempts.death(id, death)
+            case protocol.Need():
+                self.roster.need(manager, message.codes)
+            case protocol.Bye():
+                self.roster.gone(id, f"stopped ({message.reason or 'cleanly'})", clean=True)
+
+    def _tick(self) -> None:
+        mono, book = self.step.now.mono, self.book
+        for task in book.due(mono):
+            if task.state == "retrying":
+                self.attempts.queue(task, first=True)
+            else:
+                self.attempts.give_up_code(task)
+        self.roster.tick()
+        while book.cancels and next(iter(book.cancels.values())) <= mono:
+            book.cancels.popitem(last=False)
+
+    def _bound(self) -> None:
+        tasks, size = len(self.book.tasks), self.book.bytes
+        if not self.paused and (tasks > self._max_tasks or size > self._max_bytes):
+            self.paused = True
+            self.step.add(Pause())
+        elif self.paused and tasks <= self._max_tasks // 2 and size <= self._max_bytes // 2:
+            self.paused = False
+            self.step.add(Resume())

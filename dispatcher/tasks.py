@@ -1,0 +1,174 @@
+"""A task: one invocation as the dispatcher follows it, and the table of what can become of it.
+
+    arrived ──▶ needs_code ──code──▶ ready ──placed──▶ assigned ──Started──▶ running
+                    │ 15 s             ▲ ▲                 │ outcome, loss       │
+                    ▼                  │ └──── loss ───────┤                     │
+                   done ◀── cancel ────┤                   ▼                     │
+                    │                  └──backoff── retrying ◀───── failure ─────┤
+                    │                                                            │
+                    │◀── final outcome ──────────────────────────────────────────┘
+                    ▼
+    (result in Kafka) stored
+
+A manager that comes back takes `ready`, `retrying` and `needs_code` tasks that it still holds straight to `assigned`.
+Whatever becomes ready without its code being known goes to `needs_code` first.
+A cancelled task that no manager holds is done at once; one that runs is done when its manager says how it ended.
+
+Attempts are numbered from 1 and rise with each assignment. `starts` counts those that began: only these use up
+`Retry.attempts`, for a task that waited at a manager that died has done nothing wrong. `losses` bounds the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from upon import errors
+from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Status, Timings
+
+TaskState = Literal["arrived", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
+
+TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
+    "arrived": frozenset({"needs_code", "ready", "assigned", "done"}),
+    "needs_code": frozenset({"ready", "assigned", "done"}),
+    "ready": frozenset({"assigned", "done"}),
+    "assigned": frozenset({"running", "ready", "needs_code", "retrying", "done"}),
+    "running": frozenset({"ready", "needs_code", "retrying", "done"}),
+    "retrying": frozenset({"ready", "needs_code", "assigned", "done"}),
+    "done": frozenset({"stored"}),
+    "stored": frozenset(),
+}
+HELD: frozenset[TaskState] = frozenset({"assigned", "running"})
+"""States in which a manager has the task."""
+MAX_UNSTARTED_LOSSES = 10
+"""How often a task may be lost before it began; more, and it is suspected of killing its managers."""
+
+
+class IllegalTransition(RuntimeError):
+    """A task was to go where the table does not lead: a bug in the dispatcher, told with the task's way so far."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One invocation and where it stands. Times: ns since the epoch."""
+
+    invocation: Invocation
+    group: str
+    submitted: int
+    received: int
+    positions: list[tuple[int, int]]  # (partition, offset) of every record that asked for it
+    state: TaskState = "arrived"
+    attempt: int = 0  # of the last assignment
+    starts: int = 0  # attempts that began
+    losses: int = 0  # attempts lost before they began
+    manager: str = ""  # who has it, or had it last
+    dispatched: int = 0
+    started: int = 0
+    pid: int = 0
+    cancelled: bool = False
+    due: float = 0.0  # monotonic s: when waiting for code or for the backoff ends
+    size: int = 0  # bytes held for it: payload, later its result's
+    story: list[str] = field(default_factory=list)  # one line per attempt that was lost
+    way: list[TaskState] = field(default_factory=list)  # states it has left
+
+    @property
+    def id(self) -> str:
+        return self.invocation.id
+
+    def go(self, to: TaskState) -> None:
+        """Move on.
+
+        Raises:
+            IllegalTransition: the table does not lead there.
+        """
+        if to not in TRANSITIONS[self.state]:
+            raise IllegalTransition(
+                f"task {self.id} cannot go from {self.state} to {to} (way: {' → '.join(self.way)}; "
+                f"attempt {self.attempt} at {self.manager or 'no manager'}; {'; '.join(self.story) or 'no losses'})"
+            )
+        self.way.append(self.state)
+        self.state = to
+
+
+def new_task(invocation: Invocation, batch: InvocationBatch, position: tuple[int, int], received: int) -> Task:
+    """Return the task of an invocation that was read at `position`, at the time `received`."""
+    return Task(invocation, batch.group, batch.submitted, received, [position], size=len(invocation.payload), attempt=0)
+
+
+def retry_delay(retry: Retry, starts: int, kinds: tuple[str, ...], random: float) -> float | None:
+    """Decide whether a task is tried again.
+
+    Args:
+        retry: its policy.
+        starts: how many attempts have begun.
+        kinds: names of the failure's class and its base classes.
+        random: from 0 to 1; where in the jitter's range the wait lies.
+
+    Returns:
+        Seconds to wait, or None: it has failed for good.
+    """
+    if starts >= retry.attempts or not any(kind in retry.on for kind in kinds):
+        return None
+    try:
+        wait = min(retry.initial * retry.factor ** max(0, starts - 1), retry.max)
+    except OverflowError:
+        wait = retry.max
+    return wait * (0.5 + random / 2) if retry.jitter else wait
+
+
+def failure(cls: type[errors.UponError], message: str, story: list[str] | None = None) -> Failure:
+    """Return an error of the tree as it travels, without pickling anything."""
+    kinds = tuple(c.__name__ for c in cls.__mro__ if c not in (object, BaseException))
+    return Failure(type=cls.__name__, message=message, traceback="\n".join(story or ()), kinds=kinds)
+
+
+def lost_failure(task: Task) -> Failure:
+    """Return the failure of a task whose workers died as often as its policy allows: the story of each attempt."""
+    name, retry, times = task.invocation.function or "the function", task.invocation.retry, task.starts + task.losses
+    policy = f"at most {retry.attempts} attempts, on {', '.join(retry.on) or 'nothing'}"
+    message = f"{name}: its worker was lost ({times}x; retry policy: {policy}): " + "; ".join(task.story)
+    return failure(errors.WorkerLost, message, task.story)
+
+
+def instant(ns: int) -> str:
+    """Return a time as people and logs read it, UTC, to the millisecond."""
+    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def result_of(
+    task: Task,
+    status: Status,
+    returned: int,
+    *,
+    failure: Failure | None = None,
+    payload: bytes = b"",
+    finished: int = 0,
+    **more: object,
+) -> Result:
+    """Return the record that tells a task's outcome; `more` are further fields of `Result`."""
+    invocation = task.invocation
+    timings = Timings(
+        submitted=task.submitted,
+        received=task.received,
+        dispatched=task.dispatched,
+        started=task.started,
+        finished=finished,
+        returned=returned,
+    )
+    return Result(
+        id=invocation.id,
+        status=status,
+        code=invocation.code,
+        function=invocation.function,
+        version=invocation.version,
+        payload=payload,
+        items=invocation.items,
+        failure=failure,
+        attempts=task.starts,
+        worker=f"{task.manager}/{task.pid}" if task.manager and task.pid else task.manager,
+        group=task.group,
+        timings=timings,
+        cause=invocation.cause,
+        **more,  # type: ignore[arg-type]
+    )

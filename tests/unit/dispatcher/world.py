@@ -1,0 +1,96 @@
+"""Makes the inputs of the dispatcher's state machine, and a machine whose every step is checked."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from upon.dispatcher import protocol
+from upon.dispatcher.done import DoneIds
+from upon.dispatcher.instructions import (
+    CodeKnown,
+    Heard,
+    Input,
+    Instruction,
+    Now,
+    PublishResult,
+    RecordRead,
+    ResultsStored,
+    Send,
+    Tick,
+)
+from upon.dispatcher.placement import Spread
+from upon.dispatcher.protocol import Outcome, Ready, Results
+from upon.dispatcher.state import State
+from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry
+
+Kind = TypeVar("Kind")
+AT_ONCE = Retry(jitter=False)
+VALUE_ERROR = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
+
+
+def invocation(id: str, **more: Any) -> Invocation:
+    return Invocation(id=id, **{"code": "c0", "function": "f", "payload": b"mxx", "retry": AT_ONCE, **more})
+
+
+def record(offset: int, *items: str | Invocation, partition: int = 0) -> RecordRead:
+    invocations = tuple(invocation(item) if isinstance(item, str) else item for item in items)
+    return RecordRead(partition, offset, InvocationBatch(site="s", group="g", submitted=5, invocations=invocations))
+
+
+def ready(id: str = "m1", slots: int = 1, **more: Any) -> Heard:
+    return Heard(id, Ready(id, "h", 1, (2,), slots, "3.11", **more))
+
+
+def ended(id: str, attempt: int = 1, status: Any = "succeeded", manager: str = "m1", **more: Any) -> Heard:
+    return Heard(manager, Results((Outcome(id, attempt, status, **more),)))
+
+
+def died(id: str, attempt: int = 1, manager: str = "m1", started: int = 7, story: str = "worker 4 was killed") -> Heard:
+    return Heard(manager, protocol.Lost((protocol.Death(id, attempt, story, 4, -9, started, 8),)))
+
+
+class Machine:
+    """A State with a clock of its own; checks the invariants after every step.
+
+    Attributes:
+        said: the instructions of the last step.
+        results: every result published, by id, in order.
+    """
+
+    def __init__(self, *, code: bool = True, done: DoneIds | None = None, **more: Any) -> None:
+        self.mono = 100.0
+        self.state = State(done=done, session="t", random=lambda: 1.0, **{"placement": Spread(horizon=0), **more})
+        self.said: list[Instruction] = []
+        self.results: dict[str, list[Result]] = {}
+        if code:
+            self.do(CodeKnown("c0"))
+
+    def do(self, *inputs: Input) -> list[Instruction]:
+        said: list[Instruction] = []
+        for event in inputs:
+            said += self.state.handle(event, Now(self.mono, int(self.mono * 1e9)))
+            self.state.check_invariants()
+        for published in (i for i in said if isinstance(i, PublishResult)):
+            self.results.setdefault(published.result.id, []).append(published.result)
+        self.said = said
+        return said
+
+    def wait(self, seconds: float) -> list[Instruction]:
+        self.mono += seconds
+        return self.do(Tick())
+
+    def store(self, *ids: str) -> list[Instruction]:
+        return self.do(ResultsStored(ids))
+
+    def only(self, kind: type[Kind]) -> list[Kind]:
+        return [i for i in self.said if isinstance(i, kind)]
+
+    def sent(self, kind: type[Kind], manager: str = "m1") -> list[Kind]:
+        return [s.message for s in self.only(Send) if s.manager == manager and isinstance(s.message, kind)]
+
+    def assigned(self, manager: str = "m1") -> list[tuple[str, int]]:
+        return [(a.id, a.attempt) for tasks in self.sent(protocol.Tasks, manager) for a in tasks.assignments]
+
+    def result(self, id: str) -> Result:
+        (result,) = self.results[id]
+        return result
