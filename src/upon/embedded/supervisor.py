@@ -29,12 +29,15 @@ from upon.embedded.child import Child
 from upon.embedded.parts import KAFKA, PARTS, Addresses, Deaths
 from upon.embedded.ports import free_port, is_free
 from upon.embedded.state import Lock, PartState, SystemState
-from upon.errors import KafkaStartError, UponError
+from upon.errors import ConfigError, KafkaStartError, UponError
 from upon.kafka.answers import answers
+from upon.kafka.clients import unavailable
 
 STOP_GRACE = 3.0
 """Seconds that the parts have after SIGTERM; Kafka then has `KAFKA_GRACE`. Together under 5 s."""
 KAFKA_GRACE = 1.5
+EXTERNAL_PATIENCE = 5.0
+"""Seconds that a broker named with --kafka has to answer."""
 SAID_WHY = 2
 """Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
 
@@ -98,7 +101,9 @@ class Supervisor:
         self._names = [*([] if self.external_kafka else [KAFKA]), *PARTS]
         profile = self.home.read_profile()
         self._broker = None
-        if not self.external_kafka:
+        if self.external_kafka:
+            await _check_answers(self.external_kafka)
+        else:
             self._broker = Broker(self.home.kafka)
             await asyncio.to_thread(self._broker.prepare)
         self.addresses = Addresses(
@@ -242,6 +247,16 @@ async def _end(children: list[Child], grace: float) -> None:
         await asyncio.wait(waiting, timeout=grace)
     for child in children:
         child.kill_group()
+
+
+async def _check_answers(kafka: str) -> None:
+    """Raise an error now if nobody answers at an address that the user gave; ConfigError if it is none."""
+    for address in kafka.split(","):
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isdigit()):
+            raise ConfigError(f"--kafka {kafka}: write HOST:PORT, or several with commas between them")
+    if not await answers(kafka, EXTERNAL_PATIENCE):
+        raise unavailable(kafka, f"no answer within {EXTERNAL_PATIENCE:.0f} s")
 
 
 def _start_keeper() -> subprocess.Popen[str]:

@@ -80,12 +80,15 @@ def ask(address: str, timeout: float = 1.0) -> Metadata:
 
 
 def is_ready(address: str, cluster: str | None = None, timeout: float = 1.0) -> bool:
-    """Return whether a living broker answers at `address`, and is of `cluster` if that is given."""
-    try:
-        metadata = ask(address, timeout)
-    except (OSError, ValueError):
-        return False
-    return bool(metadata.brokers) and (cluster is None or metadata.cluster == cluster)
+    """Return whether a living broker answers at `HOST:PORT[,HOST:PORT…]`, and is of `cluster` if that is given."""
+    for one in address.split(","):
+        try:
+            metadata = ask(one, timeout)
+        except (OSError, ValueError):
+            continue
+        if metadata.brokers and cluster in (None, metadata.cluster):
+            return True
+    return False
 
 
 async def answers(address: str, timeout: float = 30.0, cluster: str | None = None) -> bool:
