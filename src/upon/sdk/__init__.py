@@ -1,0 +1,12 @@
+"""What runs in a user's own process: a client of the service and a `concurrent.futures` executor.
+
+    client.py      Client: events, functions, rules, tasks, sites, by hand
+    executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
+    watching.py    events and tasks as they change, tasks to wait for
+    connection.py  the WebSocket, with reconnect             ledger.py    what is sent, acknowledged, unfinished (pure)
+    rest.py        one HTTP request                          target.py    where the service is, and the token
+    functions.py   function → code, which modules travel     loading.py   `file.py:name` → function
+    outcome.py     Result → value or exception               background.py  the thread that does all I/O
+
+It stands on the vocabulary alone and never imports a part of the system.
+"""

@@ -1,0 +1,258 @@
+"""The service by hand: publish events, register functions, invoke them, see tasks, rules, sites and dead letters.
+
+    client = Client()
+    client.publish(Event(type="sample.ready", source="/lab/7", subject="S-17", data={"mass": 3}))
+    client.register(make_thumbnail, "thumbs.make")
+    print(client.wait(client.invoke("thumbs.make", "/data/a.png")))
+
+Answers are structs of `upon.api`. Every call may be made again after a lost connection, and is, for `PATIENCE`
+seconds: what it creates carries its id or is named by its content. To send Python objects as arguments, use `Executor`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from upon import api
+from upon.errors import FunctionNotFound, TaskNotFound
+from upon.events import Event
+from upon.ids import new_id
+from upon.messages import Status
+from upon.sdk import functions
+from upon.sdk.rest import Rest, path
+from upon.sdk.target import Finder
+from upon.sdk.watching import Changes, Outcomes
+
+PATIENCE = 5.0
+"""Seconds of attempts before a call raises ServiceUnavailable."""
+APPEAR = 3.0
+"""Seconds that a task may take from its invocation until the task store knows it."""
+
+
+class Client:
+    """A client of the service. Threads may share it; a forked child may go on using it.
+
+    Args:
+        home: the home folder whose profile names the service; default UPON_HOME, else the platform's.
+        service, token: the service's address and a token, instead of the profile's.
+
+    Raises:
+        ConfigError: the profile cannot be read. (Every method: ServiceUnavailable, NotAuthenticated.)
+    """
+
+    def __init__(
+        self, home: str | os.PathLike[str] | None = None, service: str | None = None, token: str | None = None
+    ) -> None:
+        self._find = Finder(home, service, token)
+        self._rest = Rest(self._find, PATIENCE)
+        self._outcomes: Outcomes | None = None
+
+    # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, event: Event | Sequence[Event]) -> list[str]:
+        """Publish an event, or several in order; return their ids once Kafka has them.
+
+        Raises:
+            EventError, PayloadTooLarge: the service does not take one of them; none is published.
+        """
+        events = [event] if isinstance(event, Event) else list(event)
+        body = [one.to_dict() for one in events]
+        return self._rest.ask("POST", path("events"), api.Published, body).ids if events else []
+
+    def watch(self, *, events: bool = False, tasks: bool = False) -> Changes:
+        """Return events as they pass and tasks as they change, from now on: an endless iterator.
+
+        for change in client.watch(events=True):
+            print(change.event["type"])
+        """
+        return Changes(self._find, events=events, tasks=tasks)
+
+    # ── functions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def register(
+        self, function: Callable[..., Any], name: str | None = None, *, description: str | None = None
+    ) -> api.Function:
+        """Register a function's next version; the same code under the same name gives the same version again.
+
+        Args:
+            function: any function that pickles.
+            name: for rules and `invoke`; default its qualified name.
+            description: default the first line of its docstring.
+
+        Raises:
+            FunctionError: it does not pickle, or its name cannot be one.
+        """
+        body = api.NewFunction(
+            name=name or functions.name_of(function),
+            body=functions.code_of(function).body,
+            python=functions.PYTHON,
+            description=functions.description_of(function) if description is None else description,
+            source=functions.source_of(function),
+        )
+        return self._rest.ask("POST", path("functions"), api.Function, body)
+
+    def functions(self) -> list[api.Function]:
+        """Return all versions of all functions, newest first."""
+        return self._rest.ask("GET", path("functions"), list[api.Function])
+
+    def function(self, name: str) -> api.Function:
+        """Return a function by ``name[@version]``.
+
+        Raises:
+            FunctionNotFound: no such name or version.
+        """
+        if not name:
+            raise FunctionNotFound("an empty name is no function's")
+        return self._rest.ask("GET", path("functions", name), api.Function)
+
+    # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def invoke(
+        self, function: str, /, *args: Any, site: str = "local", timeout: float | None = None, **kwargs: Any
+    ) -> str:
+        """Run a registered function with plain (JSON) arguments; return the task's id at once.
+
+        Args:
+            function: ``name[@version]``; the newest version by default.
+            site: where it runs.
+            timeout: s that one attempt may take; default none.
+
+        Raises:
+            FunctionNotFound, SiteNotFound: with the names that there are.
+            InputError: an argument is not plain data.
+        """
+        return self.invoke_with(function, args, kwargs, site=site, timeout=timeout)
+
+    def invoke_with(
+        self,
+        function: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        site: str = "local",
+        timeout: float | None = None,
+    ) -> str:
+        """Like `invoke`, for a function with arguments that are themselves called `site` or `timeout`."""
+        body = api.NewInvocation(
+            function=function, site=site, args=list(args), kwargs=kwargs, timeout=timeout or 0.0, id=new_id()
+        )
+        return self._rest.ask("POST", path("invocations"), api.Submitted, body).id
+
+    def tasks(
+        self,
+        *,
+        status: Status | None = None,
+        rule: str | None = None,
+        function: str | None = None,
+        site: str | None = None,
+        limit: int | None = None,
+    ) -> list[api.Task]:
+        """Return tasks, newest first, without their results."""
+        where = path("tasks", status=status, rule=rule, function=function, site=site, limit=limit)
+        return self._rest.ask("GET", where, list[api.Task])
+
+    def task(self, id: str) -> api.Task:
+        """Return a task with its timings and its result, if that is plain data.
+
+        Raises:
+            TaskNotFound: no such task.
+        """
+        return self._rest.ask("GET", path("tasks", id or " "), api.Task)
+
+    def wait(self, id: str, timeout: float | None = None) -> Any:
+        """Wait for a task, whoever submitted it, and return its value.
+
+        Raises:
+            TimeoutError: it was not done within `timeout` seconds; it runs on.
+            TaskNotFound: no such task.
+            Exception: what the function raised, or a TaskError.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._await_known(id, deadline)
+        return self._known_outcomes().wait(id, deadline)
+
+    def cancel(self, id: str) -> None:
+        """Ask that a task does not run, or not run on; one that is done stays as it is.
+
+        Raises:
+            TaskNotFound: no such task.
+        """
+        self._rest.ask("POST", path("tasks", id or " ", "cancel"), type(None))
+
+    # ── rules, sites, dead letters ────────────────────────────────────────────────────────────────────────────────
+
+    def apply_rules(self, yaml: str, file: str = "<rules>") -> list[api.Rule]:
+        """Put rules in force, all or none; one that is there by the same name gets its next version.
+
+        Args:
+            yaml: the rules as text.
+            file: their origin, for messages.
+
+        Raises:
+            RuleError: the first thing that is wrong, with its place.
+        """
+        return self._rest.ask("POST", path("rules"), list[api.Rule], api.NewRules(yaml=yaml, file=file))
+
+    def rules(self) -> list[api.Rule]:
+        """Return the rules in force."""
+        return self._rest.ask("GET", path("rules"), list[api.Rule])
+
+    def delete_rule(self, name: str) -> None:
+        """Take a rule out of force.
+
+        Raises:
+            RuleNotFound: no such rule.
+        """
+        self._rest.ask("DELETE", path("rules", name or " "), type(None))
+
+    def sites(self) -> list[api.Site]:
+        """Return the sites with what their dispatchers last said."""
+        return self._rest.ask("GET", path("sites"), list[api.Site])
+
+    def deadletters(self, limit: int | None = None) -> list[api.DeadLetterView]:
+        """Return what could not be processed, newest first."""
+        return self._rest.ask("GET", path("deadletters", limit=limit), list[api.DeadLetterView])
+
+    def status(self) -> api.SystemStatus:
+        """Return what the service knows of all parts."""
+        return self._rest.ask("GET", path("status"), api.SystemStatus)
+
+    # ── how `wait` is told ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _await_known(self, id: str, deadline: float | None) -> None:
+        """Return when the task store knows the task, which may have been submitted a moment ago."""
+        give_up = time.monotonic() + APPEAR
+        while True:
+            try:
+                self.task(id)
+                return
+            except TaskNotFound:
+                now = time.monotonic()
+                if now > give_up or (deadline is not None and now > deadline):
+                    raise
+            time.sleep(0.02)
+
+    def _known_outcomes(self) -> Outcomes:
+        if self._outcomes is None or not self._outcomes.is_usable:
+            self._outcomes = Outcomes(self._find)
+            weakref.finalize(self, self._outcomes.close).atexit = False
+        return self._outcomes
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """Close the connections; the next call would open them again."""
+        self._rest.close()
+        if self._outcomes is not None and self._outcomes.is_usable:
+            self._outcomes.close()
+        self._outcomes = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,237 @@
+"""A Python function as it travels: pickled by value when the worker may not have its module, named by its content.
+
+By reference go functions of the standard library, of installed packages (site-packages) and of Upon itself: a worker
+has them, in its own version. By value go functions of scripts, notebooks, modules beside a script and test modules,
+and what they use of such modules.
+
+Guarantee: a plain function is pickled once and again only when a global or closure variable that it names was bound
+anew; a change *inside* such a variable's value (a list appended to) is not noticed. Bound methods, partials and
+callable objects are pickled at each submit, for their state may have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import is_
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+
+from upon import serialize
+from upon.errors import FunctionError, InputError, PayloadTooLarge
+from upon.messages import MAX_PAYLOAD, FunctionCode
+from upon.sdk.modules import travelling
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+MAX_NAME = 200
+"""Characters of a function's name that the service takes."""
+_MISSING = object()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    code: FunctionCode
+    names: tuple[str, ...]  # globals that the function names
+    bound: tuple[Any, ...]  # what its names were bound to when it was pickled
+
+
+_cache: weakref.WeakKeyDictionary[Callable[..., Any], _Known] = weakref.WeakKeyDictionary()
+
+
+def code_of(function: Callable[..., Any]) -> FunctionCode:
+    """Return a function as it travels. About 1 µs when it is known already.
+
+    Raises:
+        FunctionError: not callable, not picklable (the message names the culprit where it can), or too large.
+    """
+    if not isinstance(function, FunctionType):
+        return _pickled(function)
+    found = _cache.get(function)
+    if found is not None and all(map(is_, found.bound, _variables(function, found.names))):
+        return found.code
+    names = _names(function.__code__)
+    bound = _variables(function, names)
+    found = _cache[function] = _Known(_pickled(function), names, bound)
+    return found.code
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what to call a function that nobody gave a name: its own, with its class but no enclosing function."""
+    inner = getattr(function, "func", None)  # of a partial
+    named = inner if callable(inner) and not hasattr(function, "__qualname__") else function
+    name = getattr(named, "__qualname__", None) or type(named).__qualname__
+    return str(name).rpartition("<locals>.")[2][:MAX_NAME]
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Return a function's source text, empty if there is none to be had."""
+    try:
+        return inspect.getsource(inspect.unwrap(function))
+    except (OSError, TypeError):
+        return ""
+
+
+def description_of(function: Callable[..., Any]) -> str:
+    """Return the first line of a function's docstring, empty if it has none."""
+    return (inspect.getdoc(function) or "").strip().partition("\n")[0]
+
+
+def pack_call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+    """Serialize the arguments of a call.
+
+    Raises:
+        InputError: an argument cannot be serialized; the message says which.
+        PayloadTooLarge: they are over the record limit.
+    """
+    try:
+        return _by_value_where_needed(serialize.pack_call(args, kwargs), lambda: [list(args), kwargs])
+    except PayloadTooLarge as error:
+        raise PayloadTooLarge(f"the arguments of {name_of(function)}: {error}") from error
+    except Exception as error:
+        named = [
+            *((f"argument {i + 1}", v) for i, v in enumerate(args)),
+            *((f"argument {k}", v) for k, v in kwargs.items()),
+        ]
+        raise _unserializable(f"{name_of(function)}", named, error) from error
+
+
+def pack_chunk(function: Callable[..., Any], columns: Sequence[Sequence[Any]]) -> bytes:
+    """Serialize the arguments of a map chunk, one column per iterable. Raises as `pack_call`."""
+    try:
+        return _by_value_where_needed(serialize.pack_chunk(columns), lambda: [list(column) for column in columns])
+    except PayloadTooLarge as error:
+        raise PayloadTooLarge(f"a chunk of {name_of(function)}: {error}; a smaller chunksize helps") from error
+    except Exception as error:
+        named = [(f"item {i} of iterable {n + 1}", v) for n, column in enumerate(columns) for i, v in enumerate(column)]
+        raise _unserializable(f"a chunk of {name_of(function)}", named, error) from error
+
+
+def _by_value_where_needed(payload: bytes, value: Callable[[], Any]) -> bytes:
+    """Pickle again, by value, what `serialize` pickled by reference to a module that the worker lacks."""
+    if payload[:1] != b"p" or not any(name in payload for name in travelling()):
+        return payload
+    again: bytes = b"c" + cloudpickle.dumps(value(), protocol=5)
+    if len(again) > MAX_PAYLOAD:
+        raise PayloadTooLarge(f"{len(again):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
+    return again
+
+
+def _unserializable(what: str, named: Sequence[tuple[str, Any]], error: Exception) -> InputError:
+    for name, value in named:
+        try:
+            serialize.dumps(value)
+        except Exception as found:
+            return InputError(f"{name} of {what} (a {_kind(value)}) cannot be serialized: {found}")
+    return InputError(f"the arguments of {what} cannot be serialized: {type(error).__name__}: {error}")
+
+
+def _pickled(function: Callable[..., Any]) -> FunctionCode:
+    if not callable(function):
+        raise FunctionError(f"{function!r} is not callable: give a function")
+    travelling()
+    try:
+        with _lock:
+            body = serialize.dump_function(function)
+    except Exception as error:
+        raise FunctionError(_story(function, error)) from error
+    if len(body) > MAX_PAYLOAD:
+        raise FunctionError(
+            f"{name_of(function)} is {len(body):,} bytes pickled, the limit is {MAX_PAYLOAD:,}: "
+            "does it use a large global? pass that as an argument or load it inside the function"
+        )
+    return FunctionCode(hash=hashlib.sha256(body).hexdigest(), body=body, python=PYTHON)
+
+
+# ── which variables a function names ──────────────────────────────────────────────────────────────────────────────
+
+
+def _variables(function: FunctionType, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return what the function's names are bound to now: code, defaults, globals, closure."""
+    bound = function.__globals__.get
+    found = (function.__code__, function.__defaults__, function.__kwdefaults__, *[bound(n, _MISSING) for n in names])
+    if function.__closure__ is None:
+        return found
+    return found + tuple(map(_contents, function.__closure__))
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return _MISSING
+
+
+def _names(code: CodeType) -> tuple[str, ...]:
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
+    return tuple(dict.fromkeys([*code.co_names, *inner]))
+
+
+# ── who is to blame ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _story(function: Callable[..., Any], error: Exception) -> str:
+    place = ""
+    if isinstance(function, FunctionType):
+        place = f" ({function.__code__.co_filename}:{function.__code__.co_firstlineno})"
+    culprit = _culprit(function, set())
+    if culprit is None:
+        return f"function {name_of(function)}{place} cannot be pickled: {type(error).__name__}: {error}"
+    path, value = culprit
+    return (
+        f"function {name_of(function)}{place} cannot be pickled, because it uses {path}, a {_kind(value)}: {error}; "
+        "create it inside the function, or pass what is needed as an argument"
+    )
+
+
+def _culprit(function: Any, seen: set[int]) -> tuple[str, Any] | None:
+    """Return the variable that does not pickle and the way to it, None if none is found."""
+    if id(function) in seen:
+        return None
+    seen.add(id(function))
+    for name, value in _used(function):
+        if value is function or _pickles(value):
+            continue
+        deeper = _culprit(value, seen)
+        return (f"{name} → {deeper[0]}", deeper[1]) if deeper else (name, value)
+    return None
+
+
+def _used(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, FunctionType):
+        for name in _names(value.__code__):
+            if name in value.__globals__:
+                yield f"the global {name!r}", value.__globals__[name]
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
+            yield f"the variable {name!r}", _contents(cell)
+    elif isinstance(value, ModuleType):
+        yield from ((f"its {name!r}", v) for name, v in vars(value).items() if not name.startswith("__"))
+    elif inspect.ismethod(value):
+        yield "its object", value.__self__
+    elif hasattr(value, "func") and hasattr(value, "args"):
+        yield "the function", value.func
+        yield from ((f"its argument {i + 1}", one) for i, one in enumerate(value.args))
+        yield from ((f"its argument {name}", one) for name, one in value.keywords.items())
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        yield from ((f"its attribute {name!r}", one) for name, one in vars(value).items())
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value, protocol=5)
+    except Exception:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, ModuleType):
+        return f"module ({value.__name__})"
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,245 @@
+"""What a connection owes: what is queued, what the service has not acknowledged, what has no result yet.
+
+    submit ─▶ held (until its code is registered) ─▶ queued ─▶ unacknowledged ─▶ unfinished ─▶ result
+                        │                              │              │              │
+                        └── cancel: never sent ────────┘        refused: fails    cancel: CancelTasks
+
+Pure: frames go out and come in as values; the loops in `connection` move them. Not safe for several threads.
+Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
+with the same ids, so nothing is lost and nothing runs twice; each invocation leaves in exactly one way: a result,
+a refusal, a cancellation or `abandon`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from upon.api import Attach, CancelTasks, FromClient, Problem, Register, Submit, Watch
+from upon.messages import COALESCE_BYTES, FunctionCode, Invocation, Result
+
+W = TypeVar("W")
+"""Whoever waits for a result; opaque here."""
+
+OVERHEAD = 256
+"""Bytes: about what an invocation takes on the wire beside its payload."""
+MAX_INVOCATIONS = 2000
+"""The most invocations of one Submit: the service works on the first while we pack the next."""
+MAX_IDS = 20_000
+"""The most ids of one Attach or CancelTasks (0.8 MB)."""
+TRY_AGAIN = frozenset({"KafkaUnavailable", "ServiceUnavailable"})
+"""Refusals that pass by themselves: the frame is sent again later."""
+
+
+def size(invocation: Invocation) -> int:
+    """Return the bytes that an invocation takes on the wire, about."""
+    return len(invocation.payload) + OVERHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Generic[W]):
+    """What a refused request means.
+
+    Attributes:
+        frame: what was refused, None if it is not known any more.
+        waiters: who fails by it.
+        passes: the reason passes by itself; nobody fails, and `retry` sends it again.
+    """
+
+    frame: FromClient | None = None
+    waiters: tuple[W, ...] = ()
+    passes: bool = False
+
+
+@dataclass(slots=True)
+class Ledger(Generic[W]):
+    """The state of one connection, over all its WebSockets.
+
+    Args:
+        group: under which the service knows who waits; empty if nobody submits here.
+        site: where invocations go.
+        watch: what to have pushed beside results, asked again at each connection; its `request` is not used.
+    """
+
+    group: str = ""
+    site: str = "local"
+    watch: Watch | None = None
+    freed: int = 0  # bytes that the service has taken over, or that nobody needs any more, since the beginning
+    unfinished: dict[str, W] = field(default_factory=dict)  # by invocation id
+    _requests: int = 0
+    _registered: set[str] = field(default_factory=set)
+    _held: dict[str, list[Invocation]] = field(default_factory=dict)  # by code hash
+    _queue: deque[Invocation] = field(default_factory=deque)
+    _frames: deque[FromClient] = field(default_factory=deque)  # to be sent before the queue
+    _unacknowledged: dict[int, FromClient] = field(default_factory=dict)
+    _later: list[FromClient] = field(default_factory=list)  # refused for a reason that passes
+
+    # ── what the user asks ────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, invocation: Invocation, code: FunctionCode, waiter: W) -> None:
+        """Take in an invocation; its code is registered first if this connection has not done so."""
+        self.unfinished[invocation.id] = waiter
+        if code.hash in self._registered:
+            self._queue.append(invocation)
+        elif code.hash in self._held:
+            self._held[code.hash].append(invocation)
+        else:
+            self._held[code.hash] = [invocation]
+            self._frames.append(Register(request=self._next(), code=code))
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Forget the waiters of these ids; what the service has already shall not run on."""
+        wanted = {one for one in ids if self.unfinished.pop(one, None) is not None}
+        if not wanted:
+            return
+        unsent = {one.id for one in self._unsent() if one.id in wanted}
+        if unsent:
+            self._drop(unsent)
+        for some in _runs(sorted(wanted - unsent), MAX_IDS):
+            self._frames.append(CancelTasks(request=self._next(), site=self.site, ids=some))
+
+    def forget(self, task: str) -> None:
+        """Nobody waits for this task here any more; it runs on."""
+        self.unfinished.pop(task, None)
+
+    def want(self, ids: Sequence[str], waiters: Sequence[W]) -> None:
+        """Ask for the results of invocations that others submitted and that are done."""
+        self.unfinished.update(zip(ids, waiters, strict=True))
+        self._attach(ids)
+
+    # ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_frame(self) -> FromClient | None:
+        """Return what to send next, None if there is nothing. It stays here until it is acknowledged."""
+        if self._frames:
+            frame = self._frames.popleft()
+        elif self._queue:
+            frame = Submit(request=self._next(), site=self.site, group=self.group, invocations=self._take())
+        else:
+            return None
+        self._unacknowledged[frame.request] = frame
+        return frame
+
+    def _take(self) -> tuple[Invocation, ...]:
+        queue, taken, total = self._queue, list[Invocation](), 0
+        while queue and len(taken) < MAX_INVOCATIONS:
+            total += size(queue[0])
+            if total > COALESCE_BYTES and taken:
+                break
+            taken.append(queue.popleft())
+        return tuple(taken)
+
+    def again(self) -> None:
+        """Start over on a new connection: attach, then send all that was not acknowledged.
+
+        Code is registered again before it is next used: what answers now may be another system.
+        """
+        self._registered.clear()
+        frames = (*self._later, *self._unacknowledged.values(), *self._frames)
+        self._later.clear()
+        self._unacknowledged.clear()
+        self._frames.clear()
+        if self.group:
+            unsent = {one.id for one in self._unsent()}
+            self._attach([one for one in self.unfinished if one not in unsent])
+        if self.watch is not None:
+            self._frames.append(Watch(request=self._next(), events=self.watch.events, tasks=self.watch.tasks))
+        self._frames.extend(frame for frame in frames if not isinstance(frame, Attach | Watch))
+
+    def _attach(self, ids: Sequence[str]) -> None:
+        for some in _runs(ids, MAX_IDS) or [()]:
+            self._frames.append(Attach(request=self._next(), group=self.group, unfinished=some))
+
+    # ── what comes in ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def done(self, request: int) -> FromClient | None:
+        """Take in an acknowledgement; return what is acknowledged, None if it was before."""
+        frame = self._unacknowledged.pop(request, None)
+        match frame:
+            case Submit():
+                self.freed += sum(map(size, frame.invocations))
+            case Register():
+                self._registered.add(frame.code.hash)
+                self._queue.extend(self._held.pop(frame.code.hash, ()))
+        return frame
+
+    def refused(self, request: int, problem: Problem) -> Refusal[W]:
+        """Take in a refusal: either its reason passes and `retry` will send the frame again, or its waiters fail."""
+        frame = self._unacknowledged.pop(request, None)
+        if frame is None:
+            return Refusal()
+        if problem.error in TRY_AGAIN:
+            self._later.append(frame)
+            return Refusal(frame=frame, passes=True)
+        lost: Iterable[Invocation] = ()
+        match frame:
+            case Submit():
+                lost = frame.invocations
+            case Register():
+                lost = self._held.pop(frame.code.hash, ())
+        self.freed += sum(map(size, lost))
+        found = (self.unfinished.pop(one.id, None) for one in lost)
+        return Refusal(frame=frame, waiters=tuple(waiter for waiter in found if waiter is not None))
+
+    def retry(self) -> None:
+        """Send again, before all else, what was refused for a reason that passes."""
+        self._frames.extendleft(reversed(self._later))
+        self._later.clear()
+
+    def results(self, results: Iterable[Result]) -> list[tuple[W, Result]]:
+        """Take in results; return those that somebody waits for, each once."""
+        found = []
+        for result in results:
+            waiter = self.unfinished.pop(result.id, None)
+            if waiter is not None:
+                found.append((waiter, result))
+        return found
+
+    def abandon(self) -> list[W]:
+        """Give everything up; return who waits in vain."""
+        waiters = list(self.unfinished.values())
+        self.unfinished.clear()
+        self.freed += sum(map(size, self._unsent()))
+        self.freed += sum(sum(map(size, f.invocations)) for f in self._submits())
+        self._held.clear()
+        self._queue.clear()
+        self._frames.clear()
+        self._unacknowledged.clear()
+        self._later.clear()
+        return waiters
+
+    # ── what there is ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the service has acknowledged all there was."""
+        return not (self._held or self._queue or self._frames or self._unacknowledged or self._later)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way and nobody waits."""
+        return self.is_accepted and not self.unfinished
+
+    def _submits(self) -> list[Submit]:
+        return [f for f in (*self._unacknowledged.values(), *self._frames, *self._later) if isinstance(f, Submit)]
+
+    def _unsent(self) -> list[Invocation]:
+        return [*self._queue, *(one for held in self._held.values() for one in held)]
+
+    def _drop(self, ids: set[str]) -> None:
+        for one in self._unsent():
+            if one.id in ids:
+                self.freed += size(one)
+        self._queue = deque(one for one in self._queue if one.id not in ids)
+        for code, held in self._held.items():
+            self._held[code] = [one for one in held if one.id not in ids]
+
+    def _next(self) -> int:
+        self._requests += 1
+        return self._requests
+
+
+def _runs(ids: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(ids[start : start + length]) for start in range(0, len(ids), length)]

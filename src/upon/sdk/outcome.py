@@ -1,0 +1,104 @@
+"""A Result as a user meets it: a value, or an exception to raise.
+
+Guarantee: an exception that the function raised comes back as itself, with a `RemoteTraceback` as its cause; what
+the fabric says of a task (WorkerLost, TaskTimeout …) as that class of `upon.errors`; an exception whose class this
+process does not have as `RemoteError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from upon import serialize
+from upon.errors import RemoteError, RemoteTraceback, ResultError, RuleError, TaskCancelled, UponError, all_errors
+from upon.messages import Failure, Result
+
+
+def exception(failure: Failure) -> BaseException:
+    """Return the exception that a failure stands for, with the worker's traceback as its cause."""
+    found = _rebuilt(failure)
+    if found is None:
+        found = _of_the_tree(failure) or RemoteError(f"{failure.type}: {failure.message}")
+    if failure.traceback:
+        found.__cause__ = RemoteTraceback(failure.traceback)
+    return found
+
+
+def _rebuilt(failure: Failure) -> BaseException | None:
+    if not failure.payload:
+        return None
+    try:
+        found = serialize.loads(failure.payload)
+    except Exception:  # its class is not here, or not as it was: RemoteError tells what is known
+        return None
+    return found if isinstance(found, BaseException) else None
+
+
+def _of_the_tree(failure: Failure) -> UponError | None:
+    cls = all_errors().get(failure.type)
+    if cls is None or (failure.kinds and "UponError" not in failure.kinds):
+        return None
+    return RuleError(failure.message) if cls is RuleError else cls(failure.message)
+
+
+def error_of(result: Result) -> BaseException | None:
+    """Return the exception of a result that is no success; None for a success."""
+    if result.status == "succeeded":
+        return None
+    if result.failure is not None:
+        return exception(result.failure)
+    if result.status == "cancelled":
+        return TaskCancelled(f"task {result.id} ({result.function}) was cancelled")
+    return RemoteError(f"task {result.id} ({result.function}) failed and did not say why")
+
+
+def value_of(result: Result) -> Any:
+    """Return the value of a successful result; a map chunk's is a `Chunk`.
+
+    Raises:
+        ResultError: the value arrived and cannot be rebuilt here, for instance for want of its module.
+    """
+    try:
+        value = serialize.loads(result.payload)
+    except Exception as error:
+        raise ResultError(
+            f"task {result.id} ({result.function}) succeeded, but its result cannot be rebuilt in this process: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not result.items:
+        return value
+    return Chunk(value, {bad.index: bad.failure for bad in result.bad_items})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The values of a map chunk; at the position of a bad item there is no value but a failure."""
+
+    values: list[Any]
+    bad: dict[int, Failure]
+
+    def items(self) -> list[Any] | Iterator[Any]:
+        """Return the values to iterate over; a bad item raises at its position, and the next one may be asked for."""
+        return ChunkItems(self) if self.bad else self.values
+
+
+class ChunkItems:
+    """Iterates over a chunk with bad items. A generator would end at the first."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._chunk, self._next = chunk, 0
+
+    def __iter__(self) -> ChunkItems:
+        return self
+
+    def __next__(self) -> Any:
+        position = self._next
+        if position >= len(self._chunk.values):
+            raise StopIteration
+        self._next += 1
+        failure = self._chunk.bad.get(position)
+        if failure is not None:
+            raise exception(failure)
+        return self._chunk.values[position]

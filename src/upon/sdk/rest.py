@@ -1,0 +1,135 @@
+"""One request to the service's REST side, answered with a struct of `upon.api` or an error of `upon.errors`.
+
+Guarantee: a request that meets no service, or loses it, is sent again for `patience` seconds. That is safe, because
+every request of this SDK may arrive twice: what it creates carries its id, or is named by its content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+
+from upon.api import Problem, raised
+from upon.errors import InputError, ServiceError
+from upon.sdk.background import Background, background
+from upon.sdk.target import Target, describe
+
+T = TypeVar("T")
+
+ANSWER = 60.0
+"""Seconds that the service has to answer one request."""
+PAUSE = 0.1
+"""Seconds before a request is sent again; doubled up to 1 s."""
+
+
+def path(*parts: str, **query: Any) -> str:
+    """Return ``/v1/parts…?query`` with everything quoted; what is None in the query is left out."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return "/v1/" + "/".join(quote(part, safe="@") for part in parts) + (f"?{urlencode(given)}" if given else "")
+
+
+class Rest:
+    """The service's REST side, from any thread.
+
+    Args:
+        find: returns where the service is; asked at each attempt.
+        patience: s of attempts before the service counts as not running.
+    """
+
+    def __init__(self, find: Callable[[], Target], patience: float) -> None:
+        self._find, self._patience = find, patience
+        self._session: tuple[Background, aiohttp.ClientSession] | None = None
+
+    def ask(self, method: str, where: str, kind: type[T], body: Any = None) -> T:
+        """Send a request and read the answer.
+
+        Args:
+            method: GET, POST or DELETE.
+            where: from `path`.
+            kind: what the answer holds; `None` for nothing.
+            body: what to send as JSON.
+
+        Raises:
+            ServiceUnavailable: nobody answers.
+            NotAuthenticated: the token is missing or wrong.
+            InputError: the body is not JSON data.
+            UponError: the service's own answer, as the class it names.
+        """
+        data = None
+        if body is not None:
+            try:
+                data = msgspec.json.encode(body)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"not plain JSON data: {error}") from error
+        answer = background().run(self._send(method, where, data))
+        if kind is type(None) or not answer:
+            return None  # type: ignore[return-value]
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.DecodeError as error:
+            raise ServiceError(f"{method} {where}: unknown answer ({error}); are both of one version?") from error
+
+    def close(self) -> None:
+        """Close the kept connections; the next request opens new ones."""
+        if self._session is not None:
+            _close(*self._session)
+            self._session = None
+
+    async def _send(self, method: str, where: str, data: bytes | None) -> bytes:
+        deadline, pause = time.monotonic() + self._patience, PAUSE
+        while True:
+            target = self._find()
+            try:
+                async with self._open_session().request(
+                    method,
+                    target.url(where),
+                    data=data,
+                    headers={**target.headers, "Content-Type": "application/json"},
+                    proxy=target.proxy,
+                ) as response:
+                    body = await response.read()
+                    if response.status < 400:
+                        return body
+                    problem = _problem(body)
+                    if response.status == 401:
+                        raise target.not_authenticated(problem.message if problem else "")
+                    if problem is None:
+                        raise target.unavailable(f"{response.status} {response.reason}; is that an Upon service?")
+                    raise raised(problem)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                if time.monotonic() + pause > deadline:
+                    raise target.unavailable(describe(error)) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session, whose connections are kept open; a forked child makes its own."""
+        here = background()
+        if self._session is None or self._session[0] is not here:
+            session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER))
+            self._session = (here, session)
+            here.at_exit.add(session.close)
+            weakref.finalize(self, _close, here, session).atexit = False
+        return self._session[1]
+
+
+def _close(here: Background, session: aiohttp.ClientSession) -> None:
+    """Close the session of a client that is gone, unless this is a forked child, which must not touch it."""
+    if here is not background():
+        return
+    here.at_exit.discard(session.close)
+    asyncio.run_coroutine_threadsafe(session.close(), here.loop)
+
+
+def _problem(body: bytes) -> Problem | None:
+    try:
+        return msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return None
