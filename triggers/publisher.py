@@ -129,11 +129,15 @@ class Publisher:
         with self._changed:
             return self._changed.wait_for(lambda: self._lanes.count == 0, timeout)
 
-    def close(self, timeout: float = 1.5) -> bool:
-        """Accept no more, wait up to `timeout` seconds for what is under way; return whether all of it is safe."""
+    def refuse(self) -> None:
+        """Accept no more; whoever waits for room gets `Stopped`. What is accepted still goes to Kafka."""
         with self._changed:
             self._closed.set()
             self._changed.notify_all()
+
+    def close(self, timeout: float = 1.5) -> bool:
+        """Accept no more, wait up to `timeout` seconds for what is under way; return whether all of it is safe."""
+        self.refuse()
         safe = self.flush(timeout)
         self._abandoned.set()
         self._outcomes.put(None)

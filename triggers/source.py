@@ -43,6 +43,7 @@ Not here: how events travel (`publisher`), how sources are found (`registry`) an
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import uuid
@@ -85,7 +86,7 @@ def _checked_name(name: str) -> str:
 
 def _relative_to_file(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path.cwd())
-    return Path(folder, path.expanduser()).absolute()
+    return Path(os.path.abspath(Path(folder, path.expanduser())))
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]

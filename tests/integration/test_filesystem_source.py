@@ -1,0 +1,173 @@
+"""The filesystem source on a real folder, a real kernel and a real Kafka."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.reading import EventReader, reading
+from tests.source_process import SourceProcess, sources_running
+from upon.events import Event
+from upon.topics import Topics
+
+FAST = "settle: 500ms, poll: 200ms"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "in coming"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(params=["inotify", "polling"])
+def source(request: pytest.FixtureRequest, kafka: str, topics: Topics, tmp_path: Path, folder: Path):  # type: ignore[no-untyped-def]
+    text = (
+        f"version: 1\nsources:\n  - {{name: in, kind: filesystem, path: ../in coming, mode: {request.param}, {FAST}}}\n"
+    )
+    with sources_running(tmp_path / "home", kafka, topics, text) as running:
+        running.mode = request.param  # type: ignore[attr-defined]
+        yield running
+
+
+@pytest.fixture
+def reader(kafka: str, topics: Topics):  # type: ignore[no-untyped-def]
+    with reading(kafka, topics) as one:
+        yield one
+
+
+def barrier(reader: EventReader, folder: Path, name: str = "last.end") -> list[Event]:
+    """Write one more file and read until it is there: what came before it has been decided by then."""
+    (folder / name).write_text("end")
+    return reader.until(lambda events: str(folder / name) in reader.subjects(), f"the file {name}")
+
+
+def names(reader: EventReader, folder: Path) -> Counter[str]:
+    return Counter(os.path.relpath(subject, folder) for subject in reader.subjects())
+
+
+def test_a_written_file_is_announced_once_with_what_a_rule_needs(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    path = folder / "a.tif"
+    path.write_bytes(b"x" * 1000)
+    reader.until(lambda events: len(events) == 1, "the event")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"a.tif": 1, "last.end": 1}
+    event = reader.events[0]
+    found = path.stat()
+    assert event.type == "upon.file.ready"
+    assert event.subject == str(path)
+    assert event.source.endswith("/in%20coming")
+    assert event.source.startswith("upon:filesystem:")
+    assert event.data["path"] == str(path)
+    assert event.data["size"] == 1000
+    assert event.data["version"] == f"1000-{found.st_mtime_ns}-{found.st_ino}"
+    assert event.data["mtime"].endswith("Z")
+    assert event.data["reason"] == ("closed" if source.mode == "inotify" else "settled")  # type: ignore[attr-defined]
+
+
+def test_a_slow_writer_in_another_process_makes_one_event(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    """It pauses for longer than `settle`, flushing each part, as an instrument does."""
+    code = (
+        "import sys, time\n"
+        "with open(sys.argv[1], 'wb') as f:\n"
+        "    for n in range(4):\n"
+        "        f.write(b'x' * 1000); f.flush(); time.sleep(0.8)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "slow.h5")], check=True)
+    reader.until(lambda events: len(events) == 1, "the event")
+    barrier(reader, folder)
+    assert names(reader, folder)["slow.h5"] == 1
+    assert reader.events[0].data["size"] == 4000
+
+
+def test_temporary_names_are_ignored_and_a_rename_into_place_counts(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    for name in ("b.part", "c.tmp", ".d"):
+        (folder / name).write_text(name)
+    (folder / "a.part").write_text("whole")
+    (folder / "a.part").rename(folder / "a")
+    reader.until(lambda events: len(events) == 1, "the renamed file")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"a": 1, "last.end": 1}
+    assert reader.events[0].data["reason"] == ("moved" if source.mode == "inotify" else "settled")  # type: ignore[attr-defined]
+
+
+def test_an_appending_writer_makes_one_event_for_each_version_it_leaves(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    for size in (1, 2, 3):
+        with (folder / "log").open("a") as file:
+            file.write("x")
+        reader.until(lambda events: events and events[-1].data["size"] == size, f"version of size {size}")  # noqa: B023
+    with (folder / "log").open("a"):
+        pass  # closed, unchanged: no new version
+    barrier(reader, folder)
+    assert names(reader, folder) == {"log": 3, "last.end": 1}
+    assert len({event.id for event in reader.events}) == 4
+
+
+def test_files_in_fast_nested_folders_are_all_announced_once(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    """A folder is filled before the kernel can be asked to watch it."""
+    for n in range(200):
+        deep = folder / f"scan{n % 10}" / f"row{n % 7}" / f"n{n}"
+        deep.mkdir(parents=True)
+        (deep / "image").write_text(str(n))
+    reader.until(lambda events: len(set(reader.subjects())) == 200, "200 files")
+    barrier(reader, folder)
+    assert len(names(reader, folder)) == 201
+    assert set(names(reader, folder).values()) == {1}
+
+
+def test_a_folder_moved_in_whole_and_a_hard_link(source: SourceProcess, reader: EventReader, folder: Path) -> None:
+    outside = folder.parent / "outside" / "deep"
+    outside.mkdir(parents=True)
+    (outside / "a").write_text("a")
+    (folder.parent / "b").write_text("b")
+    (folder.parent / "outside").rename(folder / "inside")
+    os.link(folder.parent / "b", folder / "b")
+    reader.until(lambda events: len(set(reader.subjects())) == 2, "both")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"inside/deep/a": 1, "b": 1, "last.end": 1}
+    (folder / "inside").rename(folder / "renamed")
+    (folder / "renamed" / "deep" / "new").write_text("new")
+    reader.until(lambda events: str(folder / "renamed/deep/new") in reader.subjects(), "a file in a renamed folder")
+
+
+def test_what_was_completed_while_it_was_down_is_found_and_nothing_else_is_repeated(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    (folder / "before").write_text("1")
+    (folder / "changed").write_text("1")
+    reader.until(lambda events: len(events) == 2, "both")
+    assert source.stop() < 3.0
+    (folder / "while down").write_text("2")
+    (folder / "changed").write_text("22")
+    source.start()
+    reader.until(lambda events: len(events) == 4, "what came while it was down")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"before": 1, "changed": 2, "while down": 1, "last.end": 1}
+    assert {event.data["reason"] for event in reader.events[2:4]} == {"found"}
+
+
+def test_a_folder_that_vanishes_fails_the_source_until_it_is_back(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    (folder / "a").write_text("1")
+    reader.until(lambda events: len(events) == 1, "the first")
+    folder.rename(folder.parent / "away")
+    (folder.parent / "away" / "b").write_text("2")
+    (folder.parent / "away").rename(folder)
+    reader.until(lambda events: str(folder / "b") in reader.subjects(), "the file from meanwhile", timeout=100)
+    assert names(reader, folder) == {"a": 1, "b": 1}

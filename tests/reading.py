@@ -1,0 +1,66 @@
+"""Reading what a test published: the events that are in a deployment's events topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaConsumer
+
+from upon.events import Event, read_record
+from upon.topics import Topics
+
+
+class EventReader:
+    """Everything in an events topic from its beginning, in the order of each partition.
+
+    Attributes:
+        events: what was read so far.
+        records: number of events in each record read so far.
+    """
+
+    def __init__(self, kafka: str, topics: Topics) -> None:
+        self.events: list[Event] = []
+        self.records: list[int] = []
+        self._consumer = KafkaConsumer(
+            topics.events,
+            bootstrap_servers=kafka,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            group_id=None,
+            fetch_max_wait_ms=50,
+        )
+
+    def poll(self, timeout: float = 0.2) -> list[Event]:
+        """Read what came; return all events so far."""
+        for records in self._consumer.poll(timeout_ms=int(timeout * 1000)).values():
+            for record in records:
+                found = read_record(record.value, record.headers)
+                self.records.append(len(found))
+                for event in found:
+                    assert isinstance(event, Event), event
+                    self.events.append(event)
+        return self.events
+
+    def until(self, condition: Callable[[list[Event]], bool], what: str, timeout: float = 30.0) -> list[Event]:
+        """Read until `condition` holds of all events so far; fail after `timeout` s."""
+        deadline = time.monotonic() + timeout
+        while not condition(self.poll()):
+            assert time.monotonic() < deadline, f"not within {timeout} s: {what}; there are {self.events}"
+        return self.events
+
+    def subjects(self) -> list[str]:
+        return [event.subject or "" for event in self.events]
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+
+@contextmanager
+def reading(kafka: str, topics: Topics) -> Iterator[EventReader]:
+    reader = EventReader(kafka, topics)
+    try:
+        yield reader
+    finally:
+        reader.close()

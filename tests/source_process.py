@@ -1,0 +1,81 @@
+"""The part `sources` in a process of its own, as a supervisor starts it, to be stopped or killed by a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upon.topics import Topics
+
+MAIN = (
+    "import sys; from upon.config import Settings; from upon.part import run_part\n"
+    "from upon.triggers.runner import main\n"
+    "sys.exit(run_part('sources', Settings.load(sys.argv[1]), main))"
+)
+
+
+class SourceProcess:
+    """One process; `log` is the file that its standard error goes to."""
+
+    def __init__(self, home: Path, kafka: str, topics: Topics, sources: str, **environment: str) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "sources.yaml").write_text(sources)
+        self.log = home / "sources.log"
+        self._home = home
+        self._environment = {**os.environ, "UPON_KAFKA": kafka, "UPON_PREFIX": topics.prefix, **environment}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it says that it is ready."""
+        reader, writer = os.pipe()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", MAIN, str(self._home)],
+                env={**self._environment, "UPON_READY_FD": str(writer)},
+                stderr=log,
+                pass_fds=[writer],
+            )
+        os.close(writer)
+        ready, _, _ = select.select([reader], [], [], 60)
+        line = os.read(reader, 65536) if ready else b""
+        os.close(reader)
+        assert line, f"the sources are not ready:\n{self.log.read_text()}"
+        self.info: dict[str, Any] = json.loads(line)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> float:
+        """SIGTERM; return how long the stop took, s."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.log.read_text()
+        return time.monotonic() - begun
+
+    def logged(self, action: str) -> list[dict[str, Any]]:
+        """Return the log's lines of an action."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("action") == action]
+
+
+@contextmanager
+def sources_running(
+    home: Path, kafka: str, topics: Topics, sources: str, **environment: str
+) -> Iterator[SourceProcess]:
+    running = SourceProcess(home, kafka, topics, sources, **environment)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
