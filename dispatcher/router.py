@@ -87,12 +87,12 @@ class Router:
                 f"cannot listen for managers at {address}: {error.strerror or error}; "
                 "set UPON_DISPATCHER to a free tcp://HOST:PORT, or leave it empty for any free port"
             ) from error
-        self.address = self._socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\x00")
+        self.address = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
         self._by_fd: dict[int, str] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._door.get(zmq.FD), self._admit)
+        self._loop.add_reader(self._door.FD, self._admit)
         for socket in (self._socket, self._monitor):
-            self._loop.add_reader(socket.get(zmq.FD), wake)
+            self._loop.add_reader(socket.FD, wake)
         self._admit()
 
     def receive(self) -> Iterator[Message | Gone]:
@@ -140,11 +140,11 @@ class Router:
 
     def pending(self) -> bool:
         """Tell whether there is something to read that no signal will announce."""
-        return bool(self._socket.get(zmq.EVENTS) & zmq.POLLIN or self._monitor.get(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN or int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def _admit(self) -> None:
         """Answer the ZAP requests of connections that open: RFC 27, mechanism CURVE."""
-        while self._door.get(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._door.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self._door.recv_multipart()
             version, sequence, _domain, address, _identity, mechanism, *credentials = request
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and credentials else b""
@@ -166,7 +166,7 @@ class Router:
     def close(self) -> None:
         """Say what is still to be said (up to 0.2 s) and close."""
         for socket in (self._door, self._socket, self._monitor):
-            self._loop.remove_reader(socket.get(zmq.FD))
+            self._loop.remove_reader(socket.FD)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=200)

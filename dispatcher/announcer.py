@@ -1,0 +1,106 @@
+"""What the dispatcher says of its site, to upon.sites: at once who came or went, soon how the load is, and now
+and then that it is there.
+
+Not here: who reads it (the service, placement between sites).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from upon.dispatcher.publisher import Publisher
+from upon.dispatcher.state import State
+from upon.logs import get_logger
+from upon.messages import ManagerStatus, SiteStatus
+
+log = get_logger(__name__)
+
+ALWAYS = 5.0
+"""Seconds between two announcements, at most."""
+CHANGES = 1.0
+"""Seconds between two announcements when only the load has changed, at least."""
+
+
+class Announcer:
+    """Announces the site.
+
+    Args:
+        site, state, publisher: what is told, and how.
+        wake: called when an announcement is written, for the next may be due.
+    """
+
+    def __init__(self, site: str, state: State, publisher: Publisher, wake: Callable[[], None]) -> None:
+        self._site, self._state, self._publisher, self._wake = site, state, publisher, wake
+        self._host = socket.gethostname()
+        self._at = float("-inf")
+        self._roster = -1
+        self._load: tuple[int, ...] = ()
+        self._writing: asyncio.Task[None] | None = None
+
+    def deadline(self) -> float:
+        """Return when (monotonic s) `announce` has something to say; a change of the roster is due at once."""
+        if self._writing is not None and not self._writing.done():
+            return float("inf")
+        if self._roster != self._state.roster.changes:
+            return 0.0
+        return self._at + (CHANGES if self._load != self._now() else ALWAYS)
+
+    def announce(self) -> None:
+        """Say it, if it is due."""
+        if self.deadline() > time.monotonic():
+            return
+        self._at, self._roster, self._load = time.monotonic(), self._state.roster.changes, self._now()
+        self._writing = asyncio.create_task(self._write(self.status()))
+
+    async def down(self) -> None:
+        """Say, as the last thing, that the site is down. Raises aiokafka's KafkaError when it is refused."""
+        if self._writing is not None:
+            await self._writing
+        await self._publisher.status(self.status("down"))
+
+    def status(self, state: Literal["up", "down"] = "up") -> SiteStatus:
+        """Return what there is to say now."""
+        book = self._state.book
+        managers = tuple(
+            ManagerStatus(
+                id=m.id,
+                host=m.host,
+                pid=m.pid,
+                workers=m.workers,
+                slots=m.slots,
+                busy=min(len(m.tasks), m.slots),
+                python=m.python,
+            )
+            for m in book.managers.values()
+        )
+        running = sum(len(m.tasks) for m in book.managers.values())
+        return SiteStatus(
+            site=self._site,
+            pid=os.getpid(),
+            host=self._host,
+            at=time.time_ns(),
+            state=state,
+            managers=managers,
+            queued=sum(task.state not in ("assigned", "running", "done") for task in book.tasks.values())
+            if len(book.tasks) > running
+            else 0,
+            running=running,
+        )
+
+    def _now(self) -> tuple[int, ...]:
+        """Return numbers that tell cheaply whether the load has changed."""
+        return len(self._state.book.tasks), len(self._state.book.ready)
+
+    async def _write(self, status: SiteStatus) -> None:
+        from aiokafka.errors import KafkaError
+
+        try:
+            await self._publisher.status(status)
+        except KafkaError as error:
+            log.warning(f"the site's status was not written: {error!r}; the next one follows", action="announce")
+        self._wake()

@@ -1,0 +1,317 @@
+"""The dispatcher of one site, as a process: Kafka on one side, managers on the other, the state machine between.
+
+    hear     managers' messages and broken connections      ┐
+    take     records, code, cancels, what Kafka has stored   ├─▶ state.handle ─▶ instructions ─▶ carried out at once
+    tick     what was waiting for time to pass              ┘
+    announce what the site has, to upon.sites
+
+One loop, woken by what happens and by the next deadline; idle, it wakes for heartbeats alone. All decisions are
+in `state`; nothing here decides more than when to say what is said anyway.
+
+Guarantees: see `state`. If Kafka refuses results for minutes, or a reader fails, the part ends with an error
+(never silently) and its successor goes on from Kafka. A clean stop (SIGTERM) stores the results it has, commits,
+says that the site is down, and leaves managers at their work: they report to the next dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from upon.config import Settings
+from upon.dispatcher import protocol
+from upon.dispatcher.announcer import Announcer
+from upon.dispatcher.commits import Commits
+from upon.dispatcher.done import DoneIds
+from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, Codes, assign_all, control_input, invocation_input
+from upon.dispatcher.instructions import (
+    Commit,
+    Heard,
+    Input,
+    Instruction,
+    LetterStored,
+    ManagerGone,
+    Now,
+    Pause,
+    PublishLetter,
+    PublishResult,
+    PublishStarted,
+    ResultsStored,
+    Resume,
+    Send,
+    SendCode,
+    Tell,
+    Tick,
+)
+from upon.dispatcher.keys import curve_folder, dispatcher_keys
+from upon.dispatcher.publisher import Publisher
+from upon.dispatcher.recovery import done_ids
+from upon.dispatcher.router import Gone, Router
+from upon.dispatcher.state import State
+from upon.ids import new_id
+from upon.kafka.admin import ensure_topics
+from upon.kafka.clients import async_consumer, async_producer
+from upon.kafka.follow import follow
+from upon.logs import get_logger
+from upon.part import Part
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+log = get_logger(__name__)
+
+CLAIM_WAIT = 1.5
+"""Seconds after a restart with work left over in which managers may say what they hold: they beat every second."""
+STOP_PATIENCE = 2.0
+"""Seconds that a clean stop waits for Kafka."""
+
+
+async def main(part: Part, settings: Settings) -> None:
+    """Run the dispatcher of `settings.site` until `part.stopping`.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer, or refuses results.
+        ConfigError: the listening address or a key is wrong.
+    """
+    kafka, topics, site = settings.need_kafka(), settings.topics, settings.site
+    specs = [*topics.shared(settings.partitions), *topics.of_site(site, settings.partitions)]
+    await ensure_topics(kafka, specs, settings.replication)
+    client, group = f"upon-dispatcher-{site}", f"{settings.prefix}.dispatcher.{site}"
+    async with AsyncExitStack() as stack:
+        producer, consumer, done = await asyncio.gather(
+            stack.enter_async_context(async_producer(kafka, client)),
+            stack.enter_async_context(async_consumer(kafka, client, group=group)),
+            done_ids(kafka, topics.results, site),
+        )
+        dispatcher = Dispatcher(settings, producer, consumer, done)
+        stack.callback(dispatcher.router.close)
+        await dispatcher.run(part)
+
+
+class Dispatcher:
+    """The loop and what it holds: socket, publisher, readers, state machine.
+
+    Args:
+        settings: site, listening address, home.
+        producer, consumer: started; the consumer has its group and no partitions yet.
+        done: ids whose results are in Kafka.
+    """
+
+    def __init__(
+        self, settings: Settings, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, done: DoneIds
+    ) -> None:
+        self._settings, self._site, self._consumer = settings, settings.site, consumer
+        self._topics = settings.topics
+        self._wake = asyncio.Event()
+        self._inbox: deque[Input] = deque()
+        curve = curve_folder(settings.places.endpoint(settings.site))
+        self.router = Router(settings.dispatcher, dispatcher_keys(curve), curve, self._wake.set)
+        self._publisher = Publisher(producer, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
+        self._codes = Codes(self._put)
+        self._state = State(done=done, session=new_id())
+        self._partitions: list[Any] = []
+        self._commits = Commits(consumer, self._topics.invocations(self._site))
+        self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
+        self._taken = asyncio.Event()
+        self._letters: set[asyncio.Task[None]] = set()
+        self._failed: BaseException | None = None
+
+    async def run(self, part: Part) -> None:
+        """Do the work until the part is told to stop. Raises whatever ended a reader or the publisher."""
+        kafka = self._settings.need_kafka()
+        registry_read, control_read = asyncio.Event(), asyncio.Event()
+        since = max(1, int((time.time() - LOOK_BACK) * 1000))
+        client, topics = f"upon-dispatcher-{self._site}", self._topics
+        tasks = [
+            asyncio.create_task(
+                follow(kafka, f"{client}-registry", [topics.registry], self._codes.take, caught_up=registry_read)
+            ),
+            asyncio.create_task(
+                follow(
+                    kafka,
+                    f"{client}-control",
+                    [topics.control(self._site)],
+                    self._take_control,
+                    caught_up=control_read,
+                    since=since,
+                )
+            ),
+            asyncio.create_task(self._publisher.run()),
+            asyncio.create_task(self._watch_stopping(part)),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            self._partitions, begun = await assign_all(self._consumer, topics.invocations(self._site))
+            await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
+            if begun:
+                self._state.attempts.hold_until = time.monotonic() + CLAIM_WAIT
+            reading = asyncio.create_task(self._read_invocations())
+            reading.add_done_callback(self._ended)
+            tasks.append(reading)
+            part.ready(dispatcher=self.router.address, site=self._site)
+            await self._loop(part)
+            await self._stop(reading)
+        finally:
+            self._commits.cancel()
+            for task in [*tasks, *self._letters]:
+                task.cancel()
+            await asyncio.gather(*tasks, *self._letters, return_exceptions=True)
+
+    async def _loop(self, part: Part) -> None:
+        while not part.stopping.is_set():
+            self._hear()
+            self._take()
+            self._tick()
+            self._announcer.announce()
+            await self._sleep()
+            if self._failed is not None:
+                raise self._failed
+
+    # ------------------------------------------------------------------------------- the steps of the loop
+
+    def _hear(self) -> None:
+        """What managers say."""
+        for said in self.router.receive():
+            if isinstance(said, Gone):
+                self._do(ManagerGone(said.manager, "its connection broke"))
+                continue
+            manager, frames = said
+            try:
+                message = protocol.from_manager(frames)
+            except protocol.ProtocolError as error:
+                log.warning(f"manager {manager} was rejected: {error}", action="reject", manager=manager)
+                self.router.send(manager, protocol.pack(protocol.Reject(str(error))))
+                continue
+            self._do(Heard(manager, message))
+
+    def _take(self) -> None:
+        """What came from Kafka."""
+        for _ in range(len(self._inbox)):
+            self._do(self._inbox.popleft())
+        self._taken.set()
+
+    def _tick(self) -> None:
+        deadline = self._state.deadline()
+        if deadline is not None and deadline <= time.monotonic():
+            self._do(Tick())
+
+    async def _sleep(self) -> None:
+        """Until something happens, or the next deadline."""
+        if self._inbox or self.router.pending():
+            await asyncio.sleep(0)
+            return
+        times = [self._announcer.deadline()]
+        if (deadline := self._state.deadline()) is not None:
+            times.append(deadline)
+        alarm = asyncio.get_running_loop().call_at(min(times), self._wake.set)
+        await self._wake.wait()
+        self._wake.clear()
+        alarm.cancel()
+
+    def _do(self, event: Input) -> None:
+        """One step of the state machine, and what it says is to be done."""
+        for instruction in self._state.handle(event, Now(time.monotonic(), time.time_ns())):
+            self._carry_out(instruction)
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(manager, message):
+                self._say(manager, message)
+            case SendCode(manager, code):
+                self._say(manager, protocol.Code(self._codes[code]))
+            case PublishResult(result):
+                self._publisher.result(result)
+            case PublishStarted(group, started):
+                self._publisher.started(group, started)
+            case PublishLetter():
+                writing = asyncio.create_task(self._write_letter(instruction))
+                self._letters.add(writing)
+                writing.add_done_callback(self._letters.discard)
+            case Commit(offsets):
+                self._commits.put(offsets)
+            case Pause():
+                self._consumer.pause(*self._partitions)
+                log.info("the backlog is full; no more invocations are read", action="pause")
+            case Resume():
+                self._consumer.resume(*self._partitions)
+                log.info("invocations are read again", action="resume")
+            case Tell(level, sentence, action, ids):
+                (log.warning if level == "warning" else log.info)(sentence, action=action, **ids)
+
+    def _say(self, manager: str, message: protocol.FromDispatcher) -> None:
+        if not self.router.send(manager, protocol.pack(message)):
+            self._put(ManagerGone(manager, "could not be reached"))
+
+    # ------------------------------------------------------------------------------------- beside the loop
+
+    def _put(self, event: Input) -> None:
+        """Let the loop take this in next."""
+        self._inbox.append(event)
+        self._wake.set()
+
+    def _take_control(self, record: Any) -> None:
+        if (asked := control_input(record)) is not None:
+            self._put(asked)
+
+    async def _read_invocations(self) -> None:
+        while True:
+            batches = await self._consumer.getmany(timeout_ms=1000, max_records=POLL_RECORDS)
+            now = time.time_ns()
+            for records in batches.values():
+                for record in records:
+                    self._put(invocation_input(record, now))
+            if batches:  # what was read is taken in before more is, so that Pause is in time
+                self._taken.clear()
+                await self._taken.wait()
+
+    async def _write_letter(self, instruction: PublishLetter) -> None:
+        from aiokafka.errors import KafkaError
+
+        letter = instruction.letter
+        log.warning(f"a record is no invocation: {letter.reason}", action="deadletter", origin=letter.origin)
+        while True:
+            try:
+                await self._publisher.letter(letter)
+            except KafkaError as error:
+                log.warning(f"a dead letter was not written: {error!r}; written again", action="deadletter")
+                await asyncio.sleep(1)
+            else:
+                self._put(LetterStored(instruction.partition, instruction.offset))
+                return
+
+    async def _watch_stopping(self, part: Part) -> None:
+        await part.stopping.wait()
+        self._wake.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed = self._failed or error
+            self._wake.set()
+
+    async def _unless_failed(self, waiting: asyncio.Future[Any]) -> None:
+        """Wait for this, or raise what has ended a reader."""
+        while not waiting.done():
+            waking = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait({waiting, waking}, return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+            self._wake.clear()
+            if self._failed is not None:
+                waiting.cancel()
+                raise self._failed
+
+    async def _stop(self, reading: asyncio.Task[None]) -> None:
+        """A clean end: store what there is, commit, say that the site is down."""
+        reading.cancel()
+        self._hear()
+        try:
+            async with asyncio.timeout(STOP_PATIENCE):
+                await self._publisher.drained()
+                self._take()
+                await self._commits.flush()
+                await self._announcer.down()
+        except TimeoutError:
+            log.warning("Kafka did not answer in time; the next dispatcher goes on from what it has", action="stop")

@@ -1,0 +1,111 @@
+"""What a dispatcher reads from Kafka, turned into inputs of its state machine.
+
+    invocations.<site>   RecordRead, BadRecordRead     own group, offsets committed when results are stored
+    control.<site>       CancelAsked                   from LOOK_BACK ago, so a cancel sent while we were away counts
+    registry             CodeKnown                     from the beginning; the code itself is kept in `codes`
+    results              ids done                      from LOOK_BACK ago, once, at the start (`recovery`)
+
+Partitions are assigned by hand: a dispatcher that was killed is followed by the next one without a session to
+wait for. So two dispatchers of one site are not kept apart by Kafka; see docs/fabric.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from upon.dispatcher.instructions import BadRecordRead, CancelAsked, CodeKnown, RecordRead
+from upon.errors import InputError
+from upon.ids import new_id
+from upon.logs import get_logger
+from upon.messages import Cancel, DeadLetter, FunctionCode, InvocationBatch, RegistryRecord, decode
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+log = get_logger(__name__)
+
+LOOK_BACK = 24 * 3600.0
+"""Seconds of results and cancels read at the start."""
+POLL_RECORDS = 50
+"""Records taken at a time, so that managers are heard in between."""
+
+
+def invocation_input(record: ConsumerRecord[Any, Any], now: int) -> RecordRead | BadRecordRead:
+    """Return what a record of the invocations topic means; one that is none becomes a dead letter.
+
+    Args:
+        now: ns since the epoch.
+    """
+    try:
+        batch = decode(record.value or b"", InvocationBatch)
+    except InputError as error:
+        letter = DeadLetter(
+            id=new_id(),
+            origin=f"{record.topic}/{record.partition}/{record.offset}",
+            part="dispatcher",
+            reason=f"{type(error).__name__}: {error}",
+            key=record.key or b"",
+            value=record.value or b"",
+            headers=tuple(record.headers),
+            at=now,
+        )
+        return BadRecordRead(record.partition, record.offset, letter)
+    return RecordRead(record.partition, record.offset, batch)
+
+
+def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | None:
+    """Return what a record of the control topic asks; None (and a line in the log) if it is none."""
+    try:
+        return CancelAsked(decode(record.value or b"", Cancel).ids)
+    except InputError as error:
+        log.warning(f"a control record was passed over: {error}", action="control", offset=record.offset)
+        return None
+
+
+class Codes:
+    """The functions' code, as the registry has it.
+
+    Args:
+        on_code: called with each code that is new.
+    """
+
+    def __init__(self, on_code: Callable[[CodeKnown], None]) -> None:
+        self._codes: dict[str, FunctionCode] = {}
+        self._on_code = on_code
+
+    def __getitem__(self, hash: str) -> FunctionCode:
+        return self._codes[hash]
+
+    def take(self, record: ConsumerRecord[Any, Any]) -> None:
+        """Take in a record of the registry; code is kept for good, for tasks may still name it."""
+        if not (record.key or b"").startswith(b"code/") or record.value is None:
+            return
+        try:
+            code: RegistryRecord = decode(record.value, RegistryRecord)  # type: ignore[arg-type]
+        except InputError as error:
+            log.warning(f"a registry record was passed over: {error}", action="registry", offset=record.offset)
+            return
+        if isinstance(code, FunctionCode) and code.hash not in self._codes:
+            self._codes[code.hash] = code
+            self._on_code(CodeKnown(code.hash))
+
+
+async def assign_all(consumer: AIOKafkaConsumer, topic: str) -> tuple[list[TopicPartition], bool]:
+    """Assign all partitions of `topic`, at their committed offsets.
+
+    Returns:
+        The partitions, and whether there is work that an earlier dispatcher may have begun.
+    """
+    from aiokafka import TopicPartition
+
+    await consumer._client.set_topics([topic])
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    consumer.assign(partitions)
+    ends = await consumer.end_offsets(partitions)
+    begun = False
+    for partition in partitions:
+        committed = await consumer.committed(partition)
+        consumer.seek(partition, committed or 0)
+        begun = begun or (committed is not None and committed < ends[partition])
+    return partitions, begun
