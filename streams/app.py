@@ -1,0 +1,151 @@
+"""The part `streams`: a Faust app that turns events into invocations. Several workers share the work.
+
+    upon.events ──▶ agent ──▶ upon.invocations.<site>, upon.deadletter
+    upon.registry, upon.sites ──▶ catalogue (rules, functions, sites), always followed, never committed
+
+Guarantees: the agent begins only when the registry has been read to its end; rules change without a restart; an
+event is acknowledged after Kafka has what it caused; when something breaks that cannot be waited out, the part ends
+with an error, so that its supervisor starts it again. Not here: what a rule does (`upon.streams.reactions`).
+
+Faust runs inside the part's event loop: no banner, no web server, no signal handlers, no topics of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.tables.manager import TableManager
+from faust.transport.drivers import aiokafka as _driver  # noqa: F401  imported now, while Kafka may still be starting
+
+from upon.config import Settings
+from upon.errors import KafkaUnavailable
+from upon.kafka import settings as kafka_settings
+from upon.kafka.admin import ensure_topics
+from upon.kafka.follow import follow
+from upon.logs import get_logger
+from upon.part import Part
+from upon.streams.agents import EventAgent
+from upon.streams.catalogue import Catalogue
+from upon.streams.outbox import Outbox
+
+CLIENT_ID = "upon-streams"
+SETTLE_TIMEOUT = 3.0
+"""Seconds that a rebalance waits for the record in hand; less than the session timeout."""
+STOP_TIMEOUT = 3.0
+log = get_logger(__name__)
+
+
+async def main(part: Part, settings: Settings) -> None:
+    """Run a stream worker until the part is told to stop.
+
+    Raises:
+        KafkaUnavailable: Kafka does not answer, or does not let the worker go on.
+    """
+    kafka, topics = settings.need_kafka(), settings.topics
+    await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
+    async with Outbox(kafka, CLIENT_ID) as outbox, _catalogue(settings) as (catalogue, following):
+        agent = EventAgent(topics, catalogue, outbox)
+        async with _faust(settings, agent) as (app, assigned):
+            committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
+            crashed = asyncio.create_task(app._crashed.wait())
+            stopping = asyncio.create_task(part.stopping.wait())
+            watched = {committing, crashed, stopping, following, agent.failed}
+            try:
+                await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
+                if assigned.done():
+                    part.ready(group=app.conf.id, rules=len(catalogue.matcher))
+                    await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                if not part.stopping.is_set():
+                    _raise_what_ended(app, committing, following, agent.failed)
+                await agent.drain(STOP_TIMEOUT)
+                await agent.commit(app.consumer._commit)
+            finally:
+                for task in (committing, crashed, stopping):
+                    task.cancel()
+                agent.failed.cancel()
+
+
+@asynccontextmanager
+async def _catalogue(settings: Settings) -> AsyncIterator[tuple[Catalogue, asyncio.Task[None]]]:
+    """A catalogue that has read the registry to its end, and the task that keeps it so."""
+    kafka, topics = settings.need_kafka(), settings.topics
+    catalogue, caught_up = Catalogue(), asyncio.Event()
+
+    def take(record: Any) -> None:
+        if record.topic == topics.registry:
+            catalogue.take_registry(record.key or b"", record.value)
+        else:
+            catalogue.take_site(record.value)
+
+    following = asyncio.create_task(
+        follow(kafka, f"{CLIENT_ID}-registry", [topics.registry, topics.sites], take, caught_up=caught_up)
+    )
+    reading = asyncio.create_task(caught_up.wait())
+    try:
+        await asyncio.wait({following, reading}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+        yield catalogue, following
+    finally:
+        reading.cancel()
+        following.cancel()
+        await asyncio.gather(reading, following, return_exceptions=True)
+
+
+class _NoTables(TableManager):  # type: ignore[misc]
+    """Faust's table manager without tables: its start would wait a second for tables to be declared."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+@asynccontextmanager
+async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[Any, asyncio.Future[None]]]:
+    """The Faust app, started with its agent; and a future that is done when it has partitions to read."""
+    topics = settings.topics
+    datadir = Path(settings.home) / "streams"
+    datadir.mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        **kafka_settings.faust_app(settings.need_kafka(), CLIENT_ID, f"{settings.prefix}.streams", str(datadir)),
+        TableManager=_NoTables,
+    )
+    events = app.topic(
+        topics.events, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+    )
+    app.agent(events, name="events")(agent.run)
+    assigned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def on_revoked(_app: Any, revoked: Any, **_: Any) -> None:
+        await agent.settle(app.consumer._commit, SETTLE_TIMEOUT)
+        agent.offsets.forget(revoked)
+
+    async def on_assigned(_app: Any, partitions: Any, **_: Any) -> None:
+        log.info("partitions assigned", action="rebalance", partitions=sorted(tp.partition for tp in partitions))
+
+    async def on_resumed(_app: Any, **_: Any) -> None:
+        if not assigned.done():
+            assigned.set_result(None)
+
+    app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.on_partitions_assigned.connect(on_assigned, weak=False)
+    app.on_rebalance_complete.connect(on_resumed, weak=False)
+    try:
+        await app.start()
+        yield app, assigned
+    finally:
+        assigned.cancel()
+        await app.stop()
+
+
+def _raise_what_ended(app: Any, *others: asyncio.Future[None]) -> None:
+    for one in others:
+        if one.done() and not one.cancelled() and (error := one.exception()) is not None:
+            raise error
+    reason = getattr(app, "_crash_reason", None)
+    raise KafkaUnavailable(f"Faust gave up ({reason!r}); the worker must be started again") from reason

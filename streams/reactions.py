@@ -1,0 +1,96 @@
+"""From one record of `upon.events` to the records it causes: batches of invocations, and dead letters.
+
+    read_record ─▶ match ─▶ fire ─▶ one InvocationBatch per site and function
+         │                    └───▶ a dead letter: the rule, the expression, the reason
+         └─────────────────────────▶ a dead letter: this is no CloudEvent
+
+Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is records, never an exception.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upon.errors import EventError
+from upon.events import Event, read_record
+from upon.messages import COALESCE_BYTES, DeadLetter, Invocation, InvocationBatch
+from upon.registry import Registry
+from upon.streams.conditions import Scope
+from upon.streams.deadletters import Received, letter_about_event
+from upon.streams.firing import Firing, Refusal, fire
+from upon.streams.matcher import Matcher
+from upon.streams.rules import Rule
+
+PRINCIPAL = "streams"
+"""Who asks for the invocations that rules fire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a record causes. The order of events within a batch is that of the record."""
+
+    batches: tuple[InvocationBatch, ...] = ()
+    letters: tuple[DeadLetter, ...] = ()
+    events: int = 0  # that could be read
+
+
+def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
+    """Return what a record causes.
+
+    Args:
+        record: as Kafka delivered it.
+        matcher: over all rules.
+        registry: functions and sites as they are now.
+        now: ns since the epoch.
+    """
+    found = read_record(record.value, record.headers)
+    alone = len(found) == 1 and not _is_list(record.value)
+    firings: list[Firing] = []
+    letters: list[DeadLetter] = []
+    for number, event in enumerate(found):
+        position = None if alone else number
+        if isinstance(event, EventError):
+            letters.append(letter_about_event(record, position, None, f"EventError: {event}", now))
+            continue
+        scope = Scope(event)
+        for rule in matcher.match(scope.fields):
+            outcome = fire(rule, scope, registry, record.recorded)
+            if isinstance(outcome, Firing):
+                firings.append(outcome)
+            elif isinstance(outcome, Refusal):
+                letters.append(letter_about_event(record, position, event, outcome.reason, now, about=rule.name))
+    events = sum(isinstance(event, Event) for event in found)
+    return Reaction(tuple(batches(firings, now)), tuple(letters), events)
+
+
+def batches(firings: list[Firing], now: int) -> list[InvocationBatch]:
+    """Return the invocations in batches, one per site and function, a new one past `COALESCE_BYTES`.
+
+    Of invocations with the same id only the first is kept.
+    """
+    grouped: dict[tuple[str, str], list[Invocation]] = {}
+    seen: set[tuple[str, str]] = set()
+    for firing in firings:
+        if (firing.site, firing.invocation.id) not in seen:
+            seen.add((firing.site, firing.invocation.id))
+            grouped.setdefault((firing.site, firing.invocation.code), []).append(firing.invocation)
+    out: list[InvocationBatch] = []
+    for (site, _), invocations in grouped.items():
+        waiting: list[Invocation] = []
+        size = 0
+        for invocation in invocations:
+            if waiting and size + len(invocation.payload) > COALESCE_BYTES:
+                out.append(_batch(site, waiting, now))
+                waiting, size = [], 0
+            waiting.append(invocation)
+            size += len(invocation.payload)
+        out.append(_batch(site, waiting, now))
+    return out
+
+
+def _batch(site: str, invocations: list[Invocation], now: int) -> InvocationBatch:
+    return InvocationBatch(site=site, principal=PRINCIPAL, submitted=now, invocations=tuple(invocations))
+
+
+def _is_list(value: bytes | None) -> bool:
+    return (value or b"").lstrip()[:1] == b"["
