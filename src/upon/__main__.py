@@ -1,0 +1,5 @@
+"""`python -m upon`: the CLI."""
+
+from upon.cli.main import main
+
+main()

@@ -1,0 +1,85 @@
+"""`upon invoke`: run a registered function by hand."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upon.cli.options import HomeOption, connect, json_object, value
+
+if TYPE_CHECKING:
+    from upon.api import Task
+    from upon.sdk.client import Client
+
+LOOK_AGAIN = 5.0
+"""Seconds after which the task is looked at although no change was pushed."""
+
+
+def invoke(
+    function: Annotated[str, typer.Argument(help="its name, with @VERSION for an older one", metavar="NAME")],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="after --; each is JSON, or else text", metavar="ARG")
+    ] = None,
+    *,
+    site: Annotated[str, typer.Option(help="where it runs")] = "local",
+    kwargs: Annotated[str, typer.Option(help="keyword arguments as a JSON object", metavar="JSON")] = "{}",
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="s that one attempt may take")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="print the result, or the task's id at once")] = True,
+    home: HomeOption = None,
+) -> None:
+    """Run a registered function and print its result as JSON. Exit code 1, with the error, if it fails.
+
+    Example: upon invoke thumbs.make --site local -- /data/a.png
+    """
+    keywords = json_object(kwargs, "--kwargs")
+    arguments = [value(one) for one in args or ()]
+    with connect(home) as client:
+        id = client.invoke_with(function, arguments, keywords, site=site, timeout=timeout)
+        if not wait:
+            typer.echo(id)
+            return
+        task = wait_until_done(client, id)
+    _print(task)
+
+
+def wait_until_done(client: Client, id: str) -> Task:
+    """Return a task once it has ended. It is not unpickled here: the CLI lacks the function's modules."""
+    from upon.errors import TaskNotFound
+    from upon.messages import FINAL
+
+    give_up = time.monotonic() + LOOK_AGAIN
+    with client.watch(tasks=True) as changes:
+        while True:
+            try:
+                task = client.task(id)
+                if task.status in FINAL:
+                    return task
+            except TaskNotFound:  # submitted a moment ago, not in the task store yet
+                if time.monotonic() > give_up:
+                    raise
+            look_again = time.monotonic() + LOOK_AGAIN
+            while (left := look_again - time.monotonic()) > 0:
+                change = changes.next(left)
+                if isinstance(change, TaskChanged) and (change.missed or change.task.id == id):
+                    break
+
+
+def _print(task: Task) -> None:
+    from upon.cli.output import print_json
+
+    if task.status == "succeeded":
+        print_json(task.result)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    out = Console(stderr=True, highlight=False)
+    if task.error is None:
+        out.print(Text("error", "bold red"), Text(f"task {task.id} {task.status}"), soft_wrap=True)
+    else:
+        out.print(Text("error", "bold red"), Text(f"{task.error.type}: {task.error.message}"), soft_wrap=True)
+        if task.error.traceback:
+            out.print(Text(task.error.traceback.rstrip(), "dim"), soft_wrap=True)
+    raise typer.Exit(1)
