@@ -46,6 +46,7 @@ def invoke(
 
 def wait_until_done(client: Client, id: str) -> Task:
     """Return a task once it has ended. It is not unpickled here: the CLI lacks the function's modules."""
+    from upon.api import TaskChanged
     from upon.errors import TaskNotFound
     from upon.messages import FINAL
 
