@@ -1,0 +1,190 @@
+"""The stream worker on real Kafka: events in, invocations and dead letters out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tests.integration.streams_worker import (
+    Worker,
+    functions_and_rules,
+    invocations,
+    letters,
+    publish,
+    register,
+    workers,
+)
+from upon.events import BATCH, Event
+from upon.kafka import settings
+from upon.messages import Retry
+from upon.serialize import loads_plain
+from upon.topics import Topics
+
+RULES = """
+rules:
+  - name: weigh
+    upon: {type: [sample.ready], data: {mass: [{numeric: [">", 0]}]}}
+    run:
+      function: lab.weigh
+      args: ["${subject}", "${data.mass}"]
+      kwargs: {note: "${subject} weighs ${data.mass}", whole: "${data}"}
+      timeout: 5m
+      retry: {attempts: 2, on: [OSError]}
+  - name: grind
+    upon: {type: [sample.ready]}
+    where: data.hard
+    run: {function: lab.grind}
+  - name: unknown
+    upon: {type: [needs.unknown]}
+    run: {function: lab.nowhere}
+  - name: nosite
+    upon: {type: [needs.site]}
+    run: {function: lab.grind, site: mars}
+"""
+
+Start = Callable[[], Worker]
+
+
+@pytest.fixture
+def start(kafka: str, topics: Topics, tmp_path: Path) -> Iterator[Start]:
+    with workers(kafka, topics, tmp_path) as starter:
+        yield starter
+
+
+@pytest.fixture
+def worker(kafka: str, topics: Topics, start: Start) -> Worker:
+    """A worker with `RULES`."""
+    register(kafka, topics, functions_and_rules(RULES, "lab.weigh", "lab.grind"), "local")
+    return start().wait_ready()
+
+
+def sample(number: int, **data: Any) -> bytes:
+    event = Event(type="sample.ready", source="/lab", id=f"e{number}", subject=f"S-{number}", data=data)
+    return json.dumps(event.to_dict()).encode()
+
+
+def typed(kind: str, **data: Any) -> bytes:
+    return json.dumps(Event(type=kind, source="/lab", id="e1", data=data).to_dict()).encode()
+
+
+async def test_an_event_becomes_invocations(kafka: str, topics: Topics, worker: Worker, tmp_path: Path) -> None:
+    await publish(kafka, topics.events, sample(1, mass=3, hard=True))
+    found = {one.function: one for one in await invocations(kafka, topics, lambda found: len(found) >= 2)}
+    weigh = found["lab.weigh"]
+    whole = {"mass": 3, "hard": True}
+    assert loads_plain(weigh.payload) == [["S-1", 3], {"note": "S-1 weighs 3", "whole": whole}]
+    assert (weigh.timeout, weigh.retry, weigh.version) == (300.0, Retry(attempts=2, on=("OSError",)), 1)
+    assert weigh.cause is not None
+    assert (weigh.cause.rule, weigh.cause.event_id, weigh.cause.event_subject) == ("weigh", "e1", "S-1")
+    assert weigh.cause.event_recorded > 0
+    assert loads_plain(found["lab.grind"].payload) == [[], {}]
+    assert worker.ready["group"] == f"{topics.prefix}.streams"
+    assert worker.stop() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["streams"]
+
+
+async def test_what_is_no_event_is_a_dead_letter_and_the_stream_goes_on(
+    kafka: str, topics: Topics, worker: Worker
+) -> None:
+    bad = json.dumps({"specversion": "1.0", "id": "x", "type": "t"}).encode()
+    batch = json.dumps([json.loads(sample(2, mass=1)), {"specversion": "0.3"}, json.loads(sample(3, mass=1))]).encode()
+    await publish(kafka, topics.events, b"\xff\xfe no event", bad, None, b"[]", sample(1, mass=1))
+    await publish(kafka, topics.events, batch, headers=[("content-type", BATCH.encode()), ("x", b"y")])
+    found = await invocations(kafka, topics, lambda found: len(found) >= 3)
+    assert [one.cause.event_id for one in found if one.cause and one.cause.rule == "weigh"] == ["e1", "e2", "e3"]
+    dead = await letters(kafka, topics, 7)
+    reasons = [one.reason for one in dead]
+    assert "not JSON" in reasons[0]
+    assert "source: is required" in reasons[1]
+    assert "empty record" in reasons[2]
+    assert dead[0].value == b"\xff\xfe no event"
+    assert dead[0].origin.startswith(f"{topics.events}/")
+    alone = next(one for one in dead if "0.3" in one.reason)
+    assert json.loads(alone.value) == {"specversion": "0.3"}
+    assert dict(alone.headers)["x"] == b"y"
+    assert worker.process.poll() is None
+
+
+async def test_what_a_rule_cannot_do_is_a_dead_letter_with_its_reason(
+    kafka: str, topics: Topics, worker: Worker
+) -> None:
+    await publish(kafka, topics.events, typed("needs.unknown"), typed("needs.site"), sample(1, mass=1))
+    dead = await letters(kafka, topics, 3)
+    assert "rule unknown: function: FunctionNotFound: function 'lab.nowhere' is not registered" in dead[0].reason
+    assert "rule nosite: site mars: topic" in dead[1].reason
+    assert "rule grind: where: 'data.hard': there is no field 'hard'" in dead[2].reason
+    assert json.loads(dead[1].value)["type"] == "needs.site"
+
+
+async def test_rules_change_without_a_restart(kafka: str, topics: Topics, worker: Worker) -> None:
+    changed = RULES.replace('["${subject}", "${data.mass}"]', '["second"]')
+    register(kafka, topics, functions_and_rules(changed, "lab.weigh", version=2))
+    number = 0
+
+    async def publish_until(version: int) -> None:
+        nonlocal number
+        while True:
+            number += 1
+            await publish(kafka, topics.events, sample(number, mass=1, hard=False))
+            await asyncio.sleep(0.05)
+
+    publishing = asyncio.create_task(publish_until(2))
+    try:
+        found = await invocations(
+            kafka, topics, lambda found: any(one.cause and one.cause.rule_version == 2 for one in found)
+        )
+    finally:
+        publishing.cancel()
+    newest = next(one for one in found if one.cause and one.cause.rule_version == 2)
+    assert loads_plain(newest.payload)[0] == ["second"]
+
+
+async def committed(kafka: str, topics: Topics) -> int:
+    consumer = AIOKafkaConsumer(**settings.async_consumer(kafka, "test", f"{topics.prefix}.streams"))
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topics.events, number) for number in range(4)]
+        return sum([await consumer.committed(one) or 0 for one in partitions])
+    finally:
+        await consumer.stop()
+
+
+async def test_nothing_is_lost_when_workers_are_killed(
+    kafka: str, topics: Topics, worker: Worker, start: Start
+) -> None:
+    total = 300
+
+    async def publish_all() -> None:
+        for number in range(total):
+            await publish(kafka, topics.events, sample(number, mass=1, hard=False))
+
+    publishing = asyncio.create_task(publish_all())
+    second = start().wait_ready()
+    await invocations(kafka, topics, lambda found: len(found) >= 20)
+    worker.kill()
+    third = start().wait_ready()
+    await publishing
+    found = await invocations(kafka, topics, lambda found: len({one.id for one in found}) >= total)
+    assert {one.cause.event_id for one in found if one.cause} == {f"e{number}" for number in range(total)}
+    assert len({one.id for one in found}) == total
+    assert (second.stop(), third.stop()) == (0, 0)
+    assert await committed(kafka, topics) == total
+
+
+async def test_a_stopped_worker_has_committed_what_it_did(
+    kafka: str, topics: Topics, worker: Worker, start: Start
+) -> None:
+    await publish(kafka, topics.events, *[sample(number, mass=1, hard=False) for number in range(20)])
+    await invocations(kafka, topics, lambda found: len(found) >= 20)
+    assert worker.stop() == 0
+    assert await committed(kafka, topics) == 20
+    start().wait_ready()
+    await publish(kafka, topics.events, sample(99, mass=1, hard=False))
+    found = await invocations(kafka, topics, lambda found: found[-1:] != [] and found[-1].cause.event_id == "e99")
+    assert len(found) == 21
