@@ -102,11 +102,11 @@ def test_what_the_service_refuses_fails_the_future(executor: Executor, service: 
 
 def test_unserializable_arguments_and_functions_are_named(executor: Executor) -> None:
     lock = threading.Lock()
-    with pytest.raises(InputError, match="argument 2 of pow .a _thread.lock. cannot be serialized"):
+    with pytest.raises(InputError, match=r"argument 2 of pow .a _thread.lock. cannot be serialized"):
         executor.submit(pow, 2, lock)
     with pytest.raises(InputError, match="argument exp of pow"):
         executor.submit(pow, 2, exp=lock)
-    with pytest.raises(FunctionError, match="the variable 'lock', a _thread.lock"):
+    with pytest.raises(FunctionError, match=r"the variable 'lock', a _thread.lock"):
         executor.submit(lambda: lock)
 
 

@@ -109,9 +109,9 @@ def test_no_address_at_all(tmp_path: Path) -> None:
 
 
 def test_a_wrong_token(home: Path) -> None:
-    with pytest.raises(NotAuthenticated, match="did not accept the token.*profile.json"):
+    with pytest.raises(NotAuthenticated, match=r"did not accept the token.*profile.json"):
         Executor(home=home, token="wrong")
-    with pytest.raises(NotAuthenticated, match="no such token.*profile.json"):
+    with pytest.raises(NotAuthenticated, match=r"no such token.*profile.json"):
         Client(home=home, token="wrong").sites()
     assert Client(home=home, token=TOKEN).sites() == []
 

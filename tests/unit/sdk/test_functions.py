@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import math
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from upon import serialize
+from upon.errors import FunctionError, InputError, PayloadTooLarge
+from upon.sdk import functions
+from upon.sdk.functions import code_of, description_of, name_of, pack_call, pack_chunk, source_of
+from upon.sdk.modules import travels
+
+factor = 2
+lock = threading.Lock()
+
+
+def scaled(x: float) -> float:
+    """Return it scaled.
+
+    More of it.
+    """
+    return x * factor
+
+
+def uses_lock() -> object:
+    return lock
+
+
+def uses_uses_lock() -> object:
+    return uses_lock()
+
+
+class Scale:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def scaled(self, x: float) -> float:
+        return x * self.by
+
+    def __call__(self, x: float) -> float:
+        return x * self.by
+
+
+def test_every_kind_of_callable_travels() -> None:
+    for function, argument, value in [
+        (scaled, 3, 6),
+        (lambda x: x + 1, 3, 4),
+        (math.sqrt, 9, 3),
+        (len, "abc", 3),
+        (Scale(5).scaled, 2, 10),
+        (Scale(5), 2, 10),
+        (functools.partial(pow, 2), 3, 8),
+        (str, 3, "3"),
+    ]:
+        loaded = serialize.load_function(code_of(function).body)  # type: ignore[arg-type]
+        assert loaded(argument) == value
+
+
+def test_a_function_is_pickled_once_and_not_kept_alive() -> None:
+    def inner() -> int:
+        return 1
+
+    assert code_of(inner) is code_of(inner)
+    before = len(functions._cache)
+    del inner
+    gc.collect()
+    assert len(functions._cache) == before - 1
+
+
+def test_a_variable_bound_anew_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = code_of(scaled)
+    monkeypatch.setitem(globals(), "factor", 3)
+    after = code_of(scaled)
+    assert after.hash != before.hash
+    assert serialize.load_function(after.body)(2) == 6
+    count = 1
+
+    def closure() -> int:
+        return count
+
+    first = code_of(closure)
+    count = 2
+    assert serialize.load_function(code_of(closure).body)() == 2
+    assert first is not code_of(closure)
+
+
+def test_state_of_objects_is_never_cached() -> None:
+    scale = Scale(2)
+    code_of(scale.scaled)
+    scale.by = 7
+    assert serialize.load_function(code_of(scale.scaled).body)(1) == 7
+
+
+def test_the_hash_is_of_the_content() -> None:
+    assert code_of(math.sqrt).hash == code_of(math.sqrt).hash
+    assert code_of(math.sqrt).hash != code_of(math.sin).hash
+    assert code_of(math.sqrt).python == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def test_names_sources_and_descriptions() -> None:
+    assert name_of(scaled) == "scaled"
+    assert name_of(Scale(1).scaled) == "Scale.scaled"
+    assert name_of(Scale(1)) == "Scale"
+    assert name_of(functools.partial(pow, 2)) == "pow"
+    assert name_of(lambda: 0) == "<lambda>"
+    assert source_of(scaled).startswith("def scaled")
+    assert source_of(pow) == ""
+    assert description_of(scaled) == "Return it scaled."
+
+
+@pytest.mark.parametrize(
+    ("function", "culprit"),
+    [
+        (uses_lock, r"test_functions.py:\d+\).*the global 'lock', a _thread.lock.*create it inside"),
+        (uses_uses_lock, r"the global 'uses_lock' → the global 'lock', a _thread.lock"),
+        (functools.partial(scaled, lock), r"its argument 1, a _thread.lock"),
+        (Scale(lock).scaled, r"its object → its attribute 'by', a _thread.lock"),  # type: ignore[arg-type]
+        (3, "3 is not callable"),
+    ],
+)
+def test_what_does_not_pickle_is_named(function: object, culprit: str) -> None:
+    with pytest.raises(FunctionError, match=culprit):
+        code_of(function)  # type: ignore[arg-type]
+
+
+def test_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "MAX_PAYLOAD", 1000)
+    data = bytes(5000)
+    with pytest.raises(FunctionError, match="does it use a large global"):
+        code_of(lambda: data)
+    with pytest.raises(PayloadTooLarge, match="the arguments of len"):
+        pack_call(len, [bytes(17_000_000)], {})
+    with pytest.raises(PayloadTooLarge, match="a smaller chunksize helps"):
+        pack_chunk(len, [[bytes(9_000_000)] * 2])
+
+
+def test_a_bad_item_of_a_chunk_is_named() -> None:
+    with pytest.raises(InputError, match=r"item 1 of iterable 1 of a chunk of str .a _thread.lock."):
+        pack_chunk(str, [[1, lock]])
+
+
+def test_which_modules_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "neighbour_of_a_script.py").write_text("def f(): return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert travels(importlib.import_module("neighbour_of_a_script"))
+    assert travels(sys.modules[__name__])
+    for name in ("math", "json", "cloudpickle", "msgspec._core", "upon.messages", "__main__", "sys"):
+        assert not travels(importlib.import_module(name)), name
+
+
+SCRIPT = """
+import sys
+import shapes
+from upon import serialize
+from upon.sdk.functions import code_of, pack_call
+
+def area_of(shape):
+    return shapes.doubled(shape.area)
+
+shape = shapes.Square(3)
+open(sys.argv[1] + "/code", "wb").write(code_of(area_of).body)
+open(sys.argv[1] + "/call", "wb").write(pack_call(area_of, [shape], {}))
+"""
+NEIGHBOUR = """
+class Square:
+    def __init__(self, side):
+        self.area = side * side
+
+def doubled(x):
+    return 2 * x
+"""
+
+
+def test_a_script_and_its_neighbour_run_where_they_are_not(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    (tmp_path / "shapes.py").write_text(textwrap.dedent(NEIGHBOUR))
+    subprocess.run([sys.executable, str(tmp_path / "script.py"), str(tmp_path)], check=True, timeout=60)
+    function = pickle.loads((tmp_path / "code").read_bytes())
+    args, kwargs = serialize.unpack_call((tmp_path / "call").read_bytes())
+    assert function(*args, **kwargs) == 18
