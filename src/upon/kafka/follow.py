@@ -69,12 +69,13 @@ async def _assign(consumer: AIOKafkaConsumer, topics: list[str], since: int) -> 
         if not found:
             raise KafkaUnavailable(f"topic {topic} does not exist; `upon up` creates the topics of a deployment")
         partitions += [TopicPartition(topic, number) for number in found]
-    consumer.assign(partitions)
+    # Asked before partitions are assigned: a fetch that waits for records (up to 1 s) would hold these up behind it.
     begins = await consumer.beginning_offsets(partitions)
     ends = await consumer.end_offsets(partitions)
     if since:
         at_time = await consumer.offsets_for_times(dict.fromkeys(partitions, since))
         begins = {p: found.offset if (found := at_time.get(p)) else ends[p] for p in partitions}
+    consumer.assign(partitions)
     for partition in partitions:
         consumer.seek(partition, begins[partition])
     return {p: end for p, end in ends.items() if end > begins[p]}
