@@ -101,8 +101,8 @@ async def assign_all(consumer: AIOKafkaConsumer, topic: str) -> tuple[list[Topic
 
     await consumer._client.set_topics([topic])
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    ends = await consumer.end_offsets(partitions)  # before the fetch of assigned partitions holds it up
     consumer.assign(partitions)
-    ends = await consumer.end_offsets(partitions)
     begun = False
     for partition in partitions:
         committed = await consumer.committed(partition)

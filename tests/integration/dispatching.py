@@ -55,8 +55,8 @@ class ReportingPart(Part):
 async def dispatcher(settings: Settings) -> AsyncIterator[str]:
     """The part, in this event loop; yields where it listens, and stops it cleanly."""
     part = ReportingPart()
-    running = asyncio.create_task(main(part, settings))
-    await asyncio.wait({running, part.info}, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
+    running: asyncio.Future[Any] = asyncio.create_task(main(part, settings))
+    await asyncio.wait([running, part.info], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
     if running.done():
         await running
     try:
