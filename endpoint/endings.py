@@ -1,0 +1,67 @@
+"""How a task ends that its function did not end: it ran too long, was cancelled, or its worker died. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+from upon import serialize
+from upon.dispatcher.protocol import Assignment, Death, Outcome
+from upon.errors import TaskCancelled, TaskError, TaskTimeout
+
+STORY_OUTPUT = 2000
+"""Characters of a dead worker's last output that its story has; a crash's traceback stands there."""
+
+
+def timed_out(task: Assignment, *, pid: int, started: int, ran: float, output: str) -> Outcome:
+    """Return the outcome of a task that was killed because it ran longer than its timeout (`ran`, s)."""
+    error = TaskTimeout(
+        f"{task.function or 'the function'} ran for {ran:.1f} s and its timeout is {task.timeout:g} s, so its "
+        f"process group was killed: raise the timeout, or make the function faster"
+    )
+    return _stopped(task, error, pid=pid, started=started, ran=ran, output=output)
+
+
+def cancelled(task: Assignment, *, pid: int = 0, started: int = 0, ran: float = 0.0, output: str = "") -> Outcome:
+    """Return the outcome of a task that somebody cancelled; `started` 0 = it had not begun."""
+    when = f"after it had run for {ran:.1f} s; its process group was killed" if started else "before it began"
+    error = TaskCancelled(f"{task.function or 'the task'} was cancelled {when}")
+    return _stopped(task, error, pid=pid, started=started, ran=ran, output=output)
+
+
+def died(task: Assignment, why: str, *, pid: int, exitcode: int, started: int, ran: float, output: str) -> Death:
+    """Return the death of a task whose worker ended under it.
+
+    Args:
+        why: if the manager had a hand in it; else the exit code tells.
+        exitcode: minus the signal's number if a signal ended it.
+        ran: s.
+    """
+    story = f"worker {pid} {why or exit_story(exitcode)} while it ran {task.function or 'a function'}, {ran:.1f} s in"
+    if output.strip():
+        story += f"; it had printed: {output.strip()[-STORY_OUTPUT:]}"
+    return Death(task.id, task.attempt, story, pid, exitcode, started, started + int(ran * 1e9))
+
+
+def exit_story(exitcode: int) -> str:
+    """Say how a process ended."""
+    if exitcode >= 0:
+        return f"exited by itself with code {exitcode} (os._exit, or a library that ended the process)"
+    name = f"signal {-exitcode}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-exitcode).name
+    hint = " (kill -9, or the system was out of memory)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _stopped(task: Assignment, error: TaskError, *, pid: int, started: int, ran: float, output: str) -> Outcome:
+    return Outcome(
+        task.id,
+        task.attempt,
+        "cancelled" if isinstance(error, TaskCancelled) else "failed",
+        failure=serialize.dump_failure(error),
+        stdout=output,
+        started=started,
+        finished=started + int(ran * 1e9) if started else 0,
+        pid=pid,
+    )

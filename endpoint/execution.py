@@ -1,0 +1,235 @@
+"""Run one task: load the function, call it, turn whatever happens into a `Done`.
+
+Guarantees: nothing a function does with exceptions gets out of here, `SystemExit` and `KeyboardInterrupt` included;
+an item of a map chunk is called exactly once and fails alone; what is returned is small enough to travel.
+Deliberately absent: timeouts and cancelling (the manager kills the process), input and output (the worker's loop).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from upon import serialize
+from upon.endpoint.channel import Code, Done, Task
+from upon.endpoint.preview import preview
+from upon.errors import FunctionLoadError, PayloadTooLarge, ResultError
+from upon.messages import MAX_PAYLOAD, Failure, ItemFailure
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+FUNCTIONS = 256
+"""Loaded functions a worker keeps; the one not used for the longest time goes first."""
+MAX_TEXT = 64 * 1024
+"""Characters of a message or a traceback that travel."""
+FULL_FAILURES = 100
+"""Bad items of one chunk whose traceback travels; further ones carry the exception alone."""
+
+Function = Callable[..., Any]
+
+
+class Functions:
+    """The functions a worker has loaded, by content hash, at most `FUNCTIONS` of them."""
+
+    def __init__(self, limit: int = FUNCTIONS) -> None:
+        self._limit = limit
+        self._loaded: OrderedDict[str, Function | Failure] = OrderedDict()
+        self._bodies: dict[str, Code] = {}
+
+    def add(self, code: Code) -> None:
+        """Take a function's body; it is loaded when it is first needed."""
+        self._bodies[code.hash] = code
+
+    def __contains__(self, code: str) -> bool:
+        return code in self._loaded or code in self._bodies
+
+    def get(self, code: str, name: str) -> Function | Failure:
+        """Return the function, or the failure to load it.
+
+        Raises:
+            KeyError: its body is not here.
+        """
+        found = self._loaded.get(code)
+        if found is not None:
+            self._loaded.move_to_end(code)
+            return found
+        found = self._loaded[code] = load(self._bodies.pop(code), name)
+        if len(self._loaded) > self._limit:
+            self._loaded.popitem(last=False)
+        if isinstance(found, Failure):
+            del self._loaded[code]  # the module may be installed by the next time; the body is asked for again
+        return found
+
+
+def load(code: Code, name: str) -> Function | Failure:
+    """Rebuild a function, or say in a `FunctionLoadError` what is missing and what to do."""
+    name = name or "the function"
+    if code.python and code.python != PYTHON and b"cloudpickle" in code.body:
+        return serialize.dump_failure(
+            FunctionLoadError(
+                f"{name} was pickled by Python {code.python} and this worker runs Python {PYTHON}, which cannot run "
+                f"its byte code: use the same minor version on both sides"
+            )
+        )
+    try:
+        function = serialize.load_function(code.body)
+    except BaseException as error:
+        return _not_loaded(name, error)
+    if not callable(function):
+        return serialize.dump_failure(FunctionLoadError(f"{name} is a {type(function).__qualname__}, not callable"))
+    return function
+
+
+def _not_loaded(what: str, error: BaseException) -> Failure:
+    where = f"the worker (Python {PYTHON}, {sys.executable})"
+    if isinstance(error, ModuleNotFoundError):
+        message = (
+            f"{what} needs the module {error.name!r}, which {where} does not have: install it there, or define the "
+            f"code in the script or notebook that submits it, so that it travels by value"
+        )
+    elif isinstance(error, (ImportError, AttributeError)):
+        message = (
+            f"{what} refers to something that its module at {where} does not have ({_text(error)}): install the same "
+            f"version of the module on both sides"
+        )
+    else:
+        message = f"{what} could not be unpickled at {where}: {type(error).__name__}: {_text(error)}"
+    return serialize.dump_failure(FunctionLoadError(message), _traceback(error))
+
+
+def run(task: Task, functions: Functions, started: int) -> Done:
+    """Run a task; never raises.
+
+    Args:
+        task: what to run.
+        functions: where the body of its function is.
+        started: when it began, ns since the epoch.
+
+    Returns:
+        How it ended, without what it printed.
+    """
+    try:
+        function = functions.get(task.code, task.function)
+        if isinstance(function, Failure):
+            return Done(task.seq, started, time.time_ns(), failure=function)
+        try:
+            arguments = serialize.loads(task.payload)
+        except BaseException as error:
+            failure = _not_loaded(f"an argument of {task.function or 'the function'}", error)
+            return Done(task.seq, started, time.time_ns(), failure=failure)
+        return _chunk(task, function, started, arguments) if task.items else _call(task, function, started, arguments)
+    except BaseException as error:  # an interrupt that arrived between the function's end and ours
+        return Done(task.seq, started, time.time_ns(), failure=_failure(error))
+
+
+def _call(task: Task, function: Function, started: int, arguments: Any) -> Done:
+    try:
+        args, kwargs = arguments
+        value = function(*args, **kwargs)
+    except BaseException as error:
+        return Done(task.seq, started, time.time_ns(), failure=_failure(error))
+    finished = time.time_ns()
+    payload = _serialized(value)
+    if isinstance(payload, Failure):
+        return Done(task.seq, started, finished, failure=payload)
+    return Done(task.seq, started, finished, payload, None, preview(value, len(payload)))
+
+
+def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]]) -> Done:
+    count = min(map(len, columns), default=0)
+    values: list[Any] = []
+    bad: list[ItemFailure] = []
+    calls = map(function, *columns)
+    # list.extend keeps what it got before an exception, and the map goes on behind the item that raised: the loop
+    # runs in C and no item is called twice. An item that raises StopIteration ends extend early, without a word.
+    while len(values) < count:
+        try:
+            values.extend(calls)
+            if len(values) >= count:
+                break
+            error: BaseException = RuntimeError("the function raised StopIteration")
+        except BaseException as raised:
+            error = raised
+        bad.append(ItemFailure(index=len(values), failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
+        values.append(None)
+    finished = time.time_ns()
+    payload = _serialized(values)
+    if isinstance(payload, Failure):
+        payload = _item_by_item(values, bad)
+    if isinstance(payload, Failure):
+        return Done(task.seq, started, finished, failure=payload)
+    if bad and (size := len(payload) + len(msgspec.msgpack.encode(bad))) > MAX_PAYLOAD:
+        error = PayloadTooLarge(
+            f"{len(bad):,} of {count:,} items failed and their exceptions make {size:,} bytes, the limit is "
+            f"{MAX_PAYLOAD:,}; the first: {bad[0].failure.type}: {bad[0].failure.message[:1000]}"
+        )
+        return Done(task.seq, started, finished, failure=serialize.dump_failure(error))
+    return Done(task.seq, started, finished, payload, None, preview(values, len(payload)), "", tuple(bad))
+
+
+def _item_by_item(values: list[Any], bad: list[ItemFailure]) -> bytes | Failure:
+    """Serialize a chunk's values when one of them cannot be: that one becomes a bad item (both lists change)."""
+    for index, value in enumerate(values):
+        payload = _serialized(value)
+        if isinstance(payload, Failure):
+            values[index] = None
+            bad.append(ItemFailure(index=index, failure=payload))
+    bad.sort(key=lambda item: item.index)
+    return _serialized(values)
+
+
+def _serialized(value: Any) -> bytes | Failure:
+    try:
+        return serialize.dumps(value)
+    except PayloadTooLarge as error:
+        return serialize.dump_failure(PayloadTooLarge(f"the result has {error}"))
+    except BaseException as error:
+        try:
+            return serialize.dump_failure(serialize.unserializable(value, error), _traceback(error))
+        except BaseException:  # the error's own __str__ is broken
+            return serialize.dump_failure(ResultError(f"the result, a {type(value).__qualname__}, does not pickle"))
+
+
+def _failure(error: BaseException, *, brief: bool = False) -> Failure:
+    """Return what a function raised, as it travels."""
+    text = "" if brief else _traceback(error)
+    try:
+        failure = serialize.dump_failure(error, text)
+    except BaseException as broken:
+        name = type(error).__name__
+        return Failure(type=name, message=f"<its pickling raised {type(broken).__name__}>", traceback=text)
+    if not isinstance(error, Exception):
+        # Rebuilt at the caller it would end the caller: SystemExit and KeyboardInterrupt go as text alone.
+        message = f"the function raised {failure.type}({failure.message}), which a task must not do"
+        return msgspec.structs.replace(failure, message=message, payload=b"")
+    if len(failure.message) > MAX_TEXT:
+        failure = msgspec.structs.replace(failure, message=failure.message[:MAX_TEXT] + "...")
+    return failure
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback's text, from the user's first frame on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
+        frames = frames.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException as broken:
+        text = f"{type(error).__name__} (its traceback could not be written: {type(broken).__name__})"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_TEXT else "...\n" + text[-MAX_TEXT:]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as broken:
+        return f"<its __str__ raised {type(broken).__name__}>"
+
+
+_OURS = frozenset({__file__, serialize.__file__})

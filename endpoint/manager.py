@@ -1,0 +1,293 @@
+"""The manager: takes tasks from its site's dispatcher, has its workers run them, answers.
+
+    dispatcher ══ Link ══▶ Ledger (done before?) ─▶ Pool (decides) ─▶ Workers (processes)
+               ◀═ Link ══  Ledger (kept until stored) ◀─ Pool ◀──────┘
+
+Everything that is decided is decided in `Pool` and `Ledger`, which are pure; this file carries it out, in order.
+Guarantees: while the dispatcher is away tasks run on, and their outcomes are sent when it is back; a task that it
+sends twice runs once; when this process ends, however it ends, no worker stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Iterable
+
+from upon.config import Settings
+from upon.dispatcher import protocol
+from upon.dispatcher.keys import curve_folder
+from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Death, FromDispatcher, Outcome
+from upon.endpoint.channel import Code, FromWorker
+from upon.endpoint.endings import exit_story
+from upon.endpoint.execution import PYTHON
+from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.ledger import Ledger
+from upon.endpoint.link import Link
+from upon.endpoint.pool import Pool
+from upon.endpoint.workers import Workers
+from upon.errors import ConfigError
+from upon.logs import get_logger
+from upon.part import Part
+
+log = get_logger(__name__)
+
+
+async def main(part: Part, settings: Settings) -> None:
+    """Run tasks until told to stop.
+
+    Raises:
+        ConfigError: no dispatcher is known, or it rejects this manager.
+    """
+    if not settings.dispatcher:
+        raise ConfigError("no dispatcher address: set UPON_DISPATCHER=tcp://HOST:PORT, or start one with `upon up`")
+    manager = Manager(part, settings)
+    stopping: asyncio.Future[object] = asyncio.ensure_future(part.stopping.wait())
+    try:
+        await asyncio.wait((stopping, manager.over), return_when=asyncio.FIRST_COMPLETED)
+        if manager.over.done():
+            manager.over.result()
+    finally:
+        stopping.cancel()
+        manager.close("told to stop" if part.stopping.is_set() else "its work is over")
+
+
+class Manager:
+    """One node's workers in the service of a dispatcher.
+
+    Attributes:
+        over: done when the dispatcher wants this manager to end, or when it cannot go on (with the exception).
+    """
+
+    def __init__(self, part: Part, settings: Settings) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.over: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._part, self._settings = part, settings
+        self._loop = asyncio.get_running_loop()
+        self._ledger = Ledger()
+        self._pool = Pool(settings.workers)
+        self._todo: deque[Instruction] = deque()
+        self._carrying = self._connected = self._known = self._announced = self._draining = False
+        self._outcomes: list[Outcome] = []
+        self._deaths: list[Death] = []
+        self._begun: list[protocol.Begun] = []
+        self._lacks: set[str] = set()
+        self._flushing = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._workers = Workers(self)
+        self._carry(self._pool.start())
+        self._link = Link(
+            settings.dispatcher,
+            curve_folder(settings.places.endpoint(settings.site)),
+            self.id,
+            connected=self._on_connected,
+            received=self._on_message,
+        )
+        self._heart = self._loop.call_later(BEAT, self._beat)
+
+    def close(self, reason: str) -> None:
+        """Say Bye, kill the workers, end."""
+        self._heart.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._flush()
+        self._link.send(protocol.Bye(reason))
+        self._carry(self._pool.stop())
+        self._workers.close()
+        self._link.close()
+
+    # --------------------------------------------------------------------------------------------- the dispatcher
+
+    def _on_connected(self) -> None:
+        self._connected = True
+        self._ready()
+
+    def _ready(self) -> None:
+        """Report for work, once the workers are up; then send what is not stored."""
+        if not (self._connected and self._pool.ready) and not self._announced:
+            return
+        ready = protocol.Ready(
+            manager=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            workers=self._pool.pids,
+            slots=0 if self._draining else self._pool.slots,
+            python=PYTHON,
+            warm=tuple(self._pool.codes),
+            held=self._ledger.held(),
+        )
+        if not self._link.send(ready):
+            return
+        self._outcomes, self._deaths = self._ledger.owed()
+        self._begun = self._pool.begun()
+        self._lacks = set(self._pool.lacking())
+        self._flush()
+        if not self._announced:
+            self._announced = True
+            self._part.ready(workers=list(self._pool.pids), dispatcher=self._settings.dispatcher)
+
+    def _on_message(self, message: FromDispatcher) -> None:
+        now = self._loop.time()
+        match message:
+            case protocol.Tasks():
+                new, again = self._ledger.take(message.assignments)
+                self._outcomes.extend(again)
+                self._carry(self._pool.assign(new, now))
+            case protocol.Code(code=code):
+                self._carry(self._pool.code(Code(code.hash, code.body, code.python), now))
+            case protocol.Stored():
+                self._ledger.stored(message.attempts)
+                self._finish_drain()
+            case protocol.Beat():
+                if message.known:
+                    self._ledger.beat()
+                else:
+                    self._ready()
+            case protocol.Cancel():
+                ids, answers = self._ledger.cancel(message.attempts)
+                self._outcomes.extend(answers)
+                for id in ids:
+                    self._carry(self._pool.cancel(id, now))
+            case protocol.Stop():
+                log.info("the dispatcher wants this manager to end", action="drain", reason=message.reason)
+                self._draining = message.drain
+                if not message.drain:
+                    self._end()
+                self._finish_drain()
+            case protocol.Reject():
+                self.failed(ConfigError(f"the dispatcher will not work with this manager: {message.reason}"))
+        self._flush_soon()
+
+    def _finish_drain(self) -> None:
+        if self._draining and not self._ledger.held():
+            self._end()
+
+    def _end(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _beat(self) -> None:
+        self._heart = self._loop.call_later(BEAT, self._beat)
+        self._workers.cut_output()
+        if self._announced:
+            self._link.send(protocol.Heartbeat(self._pool.busy, self._pool.pids, self._pool.queued))
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what has gathered while this turn of the loop heard workers."""
+        self._flushing = False
+        if not self._announced:
+            return
+        outcomes, self._outcomes = self._outcomes, []
+        deaths, self._deaths = self._deaths, []
+        begun, self._begun = self._begun, []
+        lacks, self._lacks = self._lacks, set()
+        if lacks:
+            self._link.send(protocol.Need(tuple(lacks)))
+        if begun:
+            self._link.send(protocol.Started(tuple(begun)))
+        for batch in _batches(outcomes):
+            self._link.send(protocol.Results(batch))
+        if deaths:
+            self._link.send(protocol.Lost(tuple(deaths)))
+
+    # ------------------------------------------------------------------------------------------------- the workers
+
+    def forked(self, worker: int, pid: int) -> None:
+        self._pool.forked(worker, pid)
+
+    def heard(self, worker: int, messages: list[FromWorker]) -> None:
+        self._carry(self._pool.heard(worker, messages, self._loop.time()))
+        if not self._announced and self._pool.ready:
+            self._ready()
+
+    def exited(self, worker: int, exitcode: int, output: str) -> None:
+        seen = self._pool.workers.get(worker)
+        if seen is not None and not seen.dying:
+            log.info(
+                f"worker {seen.pid} {exit_story(exitcode)}; another one starts",
+                action="worker_lost",
+                task=seen.running.id if seen.running else None,
+                output=output[-500:],
+            )
+        self._carry(self._pool.exited(worker, exitcode, output, self._loop.time()))
+
+    def confused(self, worker: int) -> None:
+        self._carry(self._pool.confused(worker))
+
+    def failed(self, error: Exception) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
+
+    # -------------------------------------------------------------------------------------------------- the pool
+
+    def _carry(self, instructions: Iterable[Instruction]) -> None:
+        """Carry out what the pool decided, first things first: what follows from one comes behind all before it."""
+        self._todo.extend(instructions)
+        if self._carrying:
+            return
+        self._carrying = True
+        try:
+            while self._todo:
+                self._do(self._todo.popleft())
+        finally:
+            self._carrying = False
+        self._set_alarm()
+
+    def _do(self, instruction: Instruction) -> None:
+        match instruction:
+            case Ended(outcome):
+                self._outcomes.append(self._ledger.ended(outcome))
+                self._flush_soon()
+            case Give(worker, messages, seqs):
+                self._workers.give(worker, messages, seqs)
+            case Reclaim(worker):
+                back = self._workers.reclaim(worker)
+                self._todo.extend(self._pool.reclaimed(worker, back, self._loop.time()))
+            case Kill(worker):
+                self._workers.kill(worker)
+            case Fork(worker):
+                self._workers.fork(worker)
+            case Slow(begun):
+                attempt = self._ledger.attempt(begun.id, begun.attempt)
+                self._begun.append(protocol.Begun(begun.id, attempt, begun.started, begun.pid))
+                self._flush_soon()
+            case Died(death):
+                self._deaths.append(self._ledger.died(death))
+                self._flush_soon()
+            case Lack(code):
+                self._lacks.add(code)
+                self._flush_soon()
+
+    def _set_alarm(self) -> None:
+        at = self._pool.wake_at
+        if at == float("inf") or (self._alarm is not None and self._alarm.when() <= at):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._alarm = None
+        self._carry(self._pool.tick(self._loop.time()))
+
+
+def _batches(outcomes: list[Outcome]) -> Iterable[tuple[Outcome, ...]]:
+    """Yield outcomes in batches of about `BATCH_BYTES`."""
+    batch: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        batch.append(outcome)
+        size += len(outcome.payload) + len(outcome.stdout) + 200
+        if size >= BATCH_BYTES:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)

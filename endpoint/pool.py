@@ -1,0 +1,407 @@
+"""What a manager decides about its workers: a pure state machine; each event returns instructions.
+
+    a task     arrived ─▶ [waits for its code] ─▶ queued ─▶ ahead at a worker ─Began─▶ running ─Done─▶ Ended
+                                                    ▲──Reclaim, worker exited──┘        └─worker exited─▶ Died
+    a worker   Fork ─▶ starting ─Up─▶ up (idle | running) ─Kill or by itself─▶ exited ─▶ Fork
+                           └──exited before Up─▶ a wait that doubles, then Fork
+
+Guarantees, whatever the order of the events:
+- every task that arrived is in one place, and ends in exactly one Ended or Died (unless the pool is stopped);
+- a task is lost with a worker only if it had begun there; what the worker held ahead is queued again, in front;
+- one task too long (Timeout) or cancelled costs its worker and nobody else's task;
+- while a worker is idle, no task waits behind another one's.
+
+Not here: time (handed in, monotonic seconds), processes and channels (`upon.endpoint.workers`), attempts' numbers and
+what the dispatcher knows (`upon.endpoint.ledger`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
+from upon.endpoint.channel import MAX_AHEAD, Began, Code, Done, FromWorker, Missing, Task, ToWorker, Up
+from upon.endpoint.code import CodeCache
+from upon.endpoint.endings import cancelled, died, timed_out
+from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+
+AHEAD_BYTES = 1024 * 1024
+"""Bytes of arguments past which a worker gets no further task ahead."""
+QUICK = 0.01
+"""Seconds: a worker whose task has run for longer gets nothing ahead."""
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+"""Seconds before a worker that died at its start is started again: doubled each time, up to the longest."""
+
+Reason = Literal["", "timeout", "cancel", "confused", "stop"]
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process as the pool sees it."""
+
+    number: int
+    pid: int = 0
+    up: bool = False
+    dying: Reason = ""  # why it was killed
+    victim: int = -1  # seq of the task it was killed for
+    next_seq: int = 0
+    ahead: deque[tuple[int, Assignment]] = field(default_factory=deque)  # given and not begun, in order
+    ahead_bytes: int = 0
+    codes: set[str] = field(default_factory=set)  # what it was sent
+    lacks: str = ""  # the code it waits for
+    running: Assignment | None = None
+    seq: int = 0  # of what runs
+    since: float = 0.0  # when that began, monotonic s
+    started: int = 0  # the same, ns since the epoch
+    deadline: float = 0.0  # monotonic s; 0 = none
+    told: bool = False  # Slow was said
+
+
+class Pool:
+    """The workers of one manager and the tasks they have.
+
+    Args:
+        slots: how many workers.
+        codes: where bodies are kept.
+    """
+
+    def __init__(self, slots: int, codes: CodeCache | None = None) -> None:
+        self.slots = slots
+        self.codes = codes or CodeCache()
+        self.workers: dict[int, Worker] = {}
+        self.queue: deque[Assignment] = deque()
+        self.wanting: dict[str, list[Assignment]] = {}  # code → tasks that wait for it
+        self._cancelling: set[str] = set()  # ids at a worker that shall not begin, or end if they have
+        self._numbers = 0
+        self._stopped = False
+        self._deaths_at_start = 0
+        self._forks_due: list[float] = []
+        self.wake_at = float("inf")  # monotonic s when `tick` has something to do
+
+    # ------------------------------------------------------------------------------------------- seen from outside
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(worker.pid for worker in self.workers.values() if worker.up)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all workers are up."""
+        return sum(worker.up for worker in self.workers.values()) >= self.slots
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.running is not None for worker in self.workers.values())
+
+    @property
+    def queued(self) -> int:
+        ahead = sum(len(worker.ahead) for worker in self.workers.values())
+        return len(self.queue) + ahead + sum(map(len, self.wanting.values()))
+
+    def begun(self) -> list[Begun]:
+        """Return what runs and was said to be slow."""
+        return [_begun(worker) for worker in self.workers.values() if worker.told]
+
+    def lacking(self) -> list[str]:
+        """Return the code that is waited for."""
+        return [*self.wanting, *(worker.lacks for worker in self.workers.values() if worker.lacks)]
+
+    # ------------------------------------------------------------------------------------------------------ events
+
+    def start(self) -> list[Instruction]:
+        """Begin: all workers are to be started."""
+        return [self._fork() for _ in range(self.slots)]
+
+    def assign(self, assignments: Iterable[Assignment], now: float) -> list[Instruction]:
+        """Tasks arrived; their ids are new here."""
+        out: list[Instruction] = []
+        for assignment in assignments:
+            if assignment.code in self.codes:
+                self.queue.append(assignment)
+            else:
+                self._want(assignment, out)
+        return self._hand_out(now, out)
+
+    def code(self, code: Code, now: float) -> list[Instruction]:
+        """A function's body arrived."""
+        out: list[Instruction] = []
+        self.codes.add(code)
+        self.queue.extend(self.wanting.pop(code.hash, ()))
+        for worker in self.workers.values():
+            if worker.lacks == code.hash:
+                worker.lacks = ""
+                out.append(Give(worker.number, [code], []))
+        return self._hand_out(now, out)
+
+    def forked(self, number: int, pid: int) -> None:
+        """A worker's process exists."""
+        if number in self.workers:
+            self.workers[number].pid = pid
+
+    def heard(self, number: int, messages: Sequence[FromWorker], now: float) -> list[Instruction]:
+        """A worker reported."""
+        out: list[Instruction] = []
+        worker = self.workers.get(number)
+        if worker is None:
+            return out
+        for message in messages:
+            match message:
+                case Done():
+                    self._done(worker, message, out)
+                case Began():
+                    self._began(worker, message, now, out)
+                case Up():
+                    worker.up, worker.pid = True, message.pid
+                    self._deaths_at_start = 0
+                case Missing():
+                    self._missing(worker, message.code, out)
+        return self._hand_out(now, out)
+
+    def reclaimed(self, number: int, seqs: Container[int], now: float) -> list[Instruction]:
+        """These tasks' tokens were read back: the worker cannot begin them any more."""
+        worker = self.workers.get(number)
+        if worker is None:
+            return []
+        taken = [assignment for seq, assignment in worker.ahead if seq in seqs]
+        if not taken:
+            return []
+        out: list[Instruction] = []
+        worker.ahead = deque(pair for pair in worker.ahead if pair[0] not in seqs)
+        worker.ahead_bytes = sum(len(assignment.payload) for _, assignment in worker.ahead)
+        self._requeue(taken, out)
+        return self._hand_out(now, out)
+
+    def confused(self, number: int) -> list[Instruction]:
+        """What came from a worker makes no sense (its function wrote to our descriptors?): it has to go."""
+        out: list[Instruction] = []
+        if number in self.workers:
+            self._kill(self.workers[number], "confused", out)
+        return out
+
+    def exited(self, number: int, exitcode: int, output: str, now: float) -> list[Instruction]:
+        """A worker's process has ended, and all it had said was heard.
+
+        Args:
+            exitcode: as `subprocess` has it: minus the signal's number if one killed it.
+            output: what its running task had printed.
+        """
+        out: list[Instruction] = []
+        worker = self.workers.pop(number, None)
+        if worker is None:
+            return out
+        running = worker.running
+        if running is not None:
+            self._cancelling.discard(running.id)
+            out.append(_ending(worker, running, exitcode, output, now))
+        self._requeue([assignment for _, assignment in worker.ahead], out)
+        if not self._stopped:
+            if worker.up:
+                out.append(self._fork())
+            else:
+                wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._deaths_at_start)
+                self._deaths_at_start += 1
+                self._forks_due.append(now + wait)
+                self.wake_at = min(self.wake_at, now + wait)
+        return self._hand_out(now, out)
+
+    def cancel(self, id: str, now: float) -> list[Instruction]:
+        """Somebody wants this task stopped; unknown ids are nothing to do."""
+        out: list[Instruction] = []
+        for waiting in (self.queue, *self.wanting.values()):
+            for assignment in waiting:
+                if assignment.id == id:
+                    waiting.remove(assignment)
+                    return [Ended(cancelled(assignment))]
+        for worker in self.workers.values():
+            if worker.running is not None and worker.running.id == id:
+                self._kill(worker, "cancel", out)
+                return out
+            if any(assignment.id == id for _, assignment in worker.ahead):
+                self._cancelling.add(id)
+                return [Reclaim(worker.number)]
+        return out
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Time has passed; needed at `wake_at`, harmless at any time."""
+        out: list[Instruction] = []
+        for worker in self.workers.values():
+            if worker.running is None:
+                continue
+            if not worker.told and now - worker.since >= STARTED_AFTER:
+                worker.told = True
+                out.append(Slow(_begun(worker)))
+            if worker.deadline and now >= worker.deadline:
+                self._kill(worker, "timeout", out)
+        due = [at for at in self._forks_due if at <= now]
+        self._forks_due = [at for at in self._forks_due if at > now]
+        if not self._stopped:
+            out.extend(self._fork() for _ in due)
+        self.wake_at = min((*self._forks_due, *map(_next_event, self.workers.values())), default=float("inf"))
+        return self._hand_out(now, out)
+
+    def stop(self) -> list[Instruction]:
+        """End: nothing new begins, what runs is killed, what waits is dropped."""
+        self._stopped = True
+        self.queue.clear()
+        self.wanting.clear()
+        out: list[Instruction] = []
+        for worker in self.workers.values():
+            worker.ahead.clear()
+            self._kill(worker, "stop", out)
+        return out
+
+    # ----------------------------------------------------------------------------------------------------- workings
+
+    def _fork(self) -> Fork:
+        self._numbers += 1
+        self.workers[self._numbers] = Worker(self._numbers)
+        return Fork(self._numbers)
+
+    def _kill(self, worker: Worker, reason: Reason, out: list[Instruction]) -> None:
+        if not worker.dying:
+            worker.dying, worker.deadline = reason, 0.0
+            worker.victim = worker.seq if worker.running is not None else -1
+            out.extend((Reclaim(worker.number), Kill(worker.number)))
+
+    def _want(self, assignment: Assignment, out: list[Instruction]) -> None:
+        if assignment.code not in self.wanting:
+            out.append(Lack(assignment.code))
+        self.wanting.setdefault(assignment.code, []).append(assignment)
+
+    def _missing(self, worker: Worker, code: str, out: list[Instruction]) -> None:
+        body = self.codes.get(code)
+        if body is not None:
+            out.append(Give(worker.number, [body], []))
+        else:
+            worker.lacks = code
+            out.append(Lack(code))
+
+    def _requeue(self, assignments: list[Assignment], out: list[Instruction]) -> None:
+        for assignment in reversed(assignments):
+            if assignment.id in self._cancelling:
+                self._cancelling.discard(assignment.id)
+                out.append(Ended(cancelled(assignment)))
+            elif not self._stopped:
+                self.queue.appendleft(assignment)
+
+    def _began(self, worker: Worker, began: Began, now: float, out: list[Instruction]) -> None:
+        if worker.running is not None or not worker.ahead or worker.ahead[0][0] != began.seq:
+            self._kill(worker, "confused", out)
+            return
+        _, assignment = worker.ahead.popleft()
+        worker.ahead_bytes -= len(assignment.payload)
+        worker.running, worker.seq, worker.since, worker.started = assignment, began.seq, now, began.at
+        worker.told, worker.deadline = False, now + assignment.timeout if assignment.timeout > 0 else 0.0
+        self.wake_at = min(self.wake_at, _next_event(worker))
+        if assignment.id in self._cancelling:
+            self._kill(worker, "cancel", out)
+
+    def _done(self, worker: Worker, done: Done, out: list[Instruction]) -> None:
+        running = worker.running
+        if running is None or worker.seq != done.seq:
+            self._kill(worker, "confused", out)
+            return
+        worker.running, worker.deadline, worker.told = None, 0.0, False
+        if self._cancelling:
+            self._cancelling.discard(running.id)
+        out.append(
+            Ended(
+                Outcome(
+                    running.id,
+                    running.attempt,
+                    "succeeded" if done.failure is None else "failed",
+                    done.payload,
+                    done.failure,
+                    done.bad_items,
+                    done.preview,
+                    done.stdout,
+                    done.started,
+                    done.finished,
+                    worker.pid,
+                )
+            )
+        )
+
+    def _hand_out(self, now: float, out: list[Instruction]) -> list[Instruction]:
+        """Give queued tasks to workers: idle ones first, then some ahead to those with quick tasks."""
+        if self._stopped:
+            return out
+        workers = [worker for worker in self.workers.values() if worker.up and not worker.dying]
+        if self.queue and workers:
+            share = min(MAX_AHEAD, -(-len(self.queue) // len(workers)))
+            for worker in workers:
+                if self.queue and worker.running is None and not worker.ahead:
+                    self._give(worker, share, out)
+            for worker in workers:
+                if not self.queue:
+                    break
+                if len(worker.ahead) <= MAX_AHEAD // 2 and worker.running is not None and now - worker.since < QUICK:
+                    self._give(worker, share - len(worker.ahead), out)
+        if not self.queue:
+            self._balance(workers, out)
+        return out
+
+    def _give(self, worker: Worker, count: int, out: list[Instruction]) -> None:
+        messages: list[ToWorker] = []
+        seqs: list[int] = []
+        while self.queue and len(seqs) < count and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
+            assignment = self.queue.popleft()
+            if assignment.code not in worker.codes:
+                body = self.codes.get(assignment.code)
+                if body is None:
+                    self._want(assignment, out)
+                    continue
+                worker.codes.add(assignment.code)
+                messages.append(body)
+            seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
+            worker.ahead.append((seq, assignment))
+            worker.ahead_bytes += len(assignment.payload)
+            seqs.append(seq)
+            messages.append(Task(seq, assignment.code, assignment.function, assignment.payload, assignment.items))
+        if messages:
+            out.append(Give(worker.number, messages, seqs))
+
+    def _balance(self, workers: list[Worker], out: list[Instruction]) -> None:
+        """Take back what waits behind a task while another worker has nothing to do."""
+        if not any(worker.running is None and not worker.ahead for worker in workers):
+            return
+        fullest = max(workers, key=lambda worker: len(worker.ahead) + (worker.running is not None))
+        if fullest.ahead and len(fullest.ahead) + (fullest.running is not None) > 1:
+            out.append(Reclaim(fullest.number))
+
+
+def _begun(worker: Worker) -> Begun:
+    task = worker.running
+    assert task is not None
+    return Begun(task.id, task.attempt, worker.started, worker.pid)
+
+
+def _ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: float) -> Instruction:
+    """Return what becomes of the task that ran in a worker which has ended."""
+    ran = now - worker.since
+    if worker.victim == worker.seq and worker.dying == "timeout":
+        return Ended(timed_out(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
+    if worker.victim == worker.seq and worker.dying == "cancel":
+        return Ended(cancelled(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
+    why = _KILLED_BY_US.get(worker.dying, "")
+    pid, started = worker.pid, worker.started
+    return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output))
+
+
+_KILLED_BY_US = {
+    "timeout": "was killed because of the task before, which ran too long,",
+    "cancel": "was killed because of the task before, which was cancelled,",
+    "confused": "sent what it should not (did the function write to descriptors it did not open?) and was killed",
+    "stop": "was killed because its manager stopped",
+}
+
+
+def _next_event(worker: Worker) -> float:
+    """Return when `tick` has something to do for this worker."""
+    if worker.running is None:
+        return float("inf")
+    slow = float("inf") if worker.told else worker.since + STARTED_AFTER
+    return min(slow, worker.deadline or float("inf"))

@@ -1,0 +1,271 @@
+"""The manager's hands: the warm parent, the workers' channels, bytes in and out. It decides nothing.
+
+    Fork, Give, Reclaim, Kill (instructions of the pool) ─▶ here ─▶ `Events`: what happened
+
+Guarantees: what a worker said before its end is heard before its end; when the parent dies its workers are killed
+and reported as exited, and a new parent starts. Nothing here blocks, and nothing polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from upon.endpoint import output
+from upon.endpoint.channel import TOKEN, Frames, FromWorker, ToWorker, frame, from_worker
+from upon.endpoint.parent import EXITED, FORK, KILL, REPORT, REQUEST
+from upon.errors import UponError
+from upon.logs import get_logger
+
+log = get_logger(__name__)
+
+RECEIVE = 256 * 1024
+EOF_PATIENCE = 1.0
+"""Seconds between the end of a worker's stream and its exit; past them it is killed."""
+
+
+class Events(Protocol):
+    """Who is told what happens to workers."""
+
+    def forked(self, worker: int, pid: int) -> None: ...
+
+    def heard(self, worker: int, messages: list[FromWorker]) -> None: ...
+
+    def exited(self, worker: int, exitcode: int, output: str) -> None: ...
+
+    def confused(self, worker: int) -> None: ...
+
+    def failed(self, error: Exception) -> None: ...
+
+
+class Channel:
+    """The manager's ends of one worker's descriptors."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.stream, self.worker_end = socket.socketpair()
+        self.stream.setblocking(False)
+        self.tokens, self.tokens_in = os.pipe()
+        os.set_blocking(self.tokens, False)
+        os.set_blocking(self.tokens_in, False)
+        self.output = output.new_output()
+        self.frames = Frames()
+        self.unsent: deque[memoryview] = deque()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.worker_end.close()
+        for descriptor in (self.tokens, self.tokens_in, self.output):
+            os.close(descriptor)
+
+
+class Workers:
+    """The worker processes of this manager.
+
+    Args:
+        events: who is told.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._channels: dict[int, Channel] = {}
+        self._closed = False
+        self._start_parent()
+
+    def _start_parent(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._proved = False
+        with theirs:
+            self._parent = subprocess.Popen(
+                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._loop.add_reader(self._control, self._on_control)
+
+    # ------------------------------------------------------------------------------------------------ instructions
+
+    def fork(self, worker: int) -> None:
+        """Start a worker."""
+        channel = self._channels[worker] = Channel()
+        descriptors = [channel.worker_end.fileno(), channel.tokens, channel.output]
+        self._request(REQUEST.pack(FORK, worker), descriptors)
+        channel.worker_end.close()
+        self._loop.add_reader(channel.stream, self._on_stream, worker)
+
+    def give(self, worker: int, messages: list[ToWorker], seqs: list[int]) -> None:
+        """Send messages, then the tokens of the tasks among them."""
+        channel = self._channels.get(worker)
+        if channel is None:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its exit will be reported
+            self._send(worker, channel, frame(messages))
+            if seqs:
+                os.write(channel.tokens_in, b"".join(map(TOKEN.pack, seqs)))
+
+    def reclaim(self, worker: int) -> frozenset[int]:
+        """Take back the tokens that the worker has not read; return which."""
+        channel = self._channels.get(worker)
+        if channel is None:
+            return frozenset()
+        try:
+            data = os.read(channel.tokens, 65536)
+        except BlockingIOError:
+            return frozenset()
+        return frozenset(seq for (seq,) in TOKEN.iter_unpack(data))
+
+    def kill(self, worker: int) -> None:
+        """Kill a worker's process group."""
+        self._request(REQUEST.pack(KILL, worker), [])
+
+    def cut_output(self) -> None:
+        """Cut back what tasks have printed without end."""
+        for channel in self._channels.values():
+            output.cut(channel.output)
+
+    def close(self) -> None:
+        """Kill all workers and the parent, and see them gone, within about two seconds."""
+        self._closed = True
+        self._loop.remove_reader(self._control)
+        self._control.close()  # the parent's sign to kill the workers' groups, and to end
+        try:
+            self._parent.wait(timeout=1.5)
+        except subprocess.TimeoutExpired:
+            self._parent.kill()
+            self._parent.wait()
+            self._kill_groups()
+        for channel in self._channels.values():
+            self._loop.remove_reader(channel.stream)
+            self._loop.remove_writer(channel.stream)
+            channel.close()
+        self._channels.clear()
+
+    # ------------------------------------------------------------------------------------------------------ workings
+
+    def _request(self, data: bytes, descriptors: list[int]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end will be noticed
+            socket.send_fds(self._control, [data], descriptors)
+
+    def _send(self, worker: int, channel: Channel, data: bytes | bytearray) -> None:
+        if not channel.unsent:
+            try:
+                sent = channel.stream.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]  # type: ignore[assignment]
+            self._loop.add_writer(channel.stream, self._on_writable, worker)
+        channel.unsent.append(memoryview(data))
+
+    def _on_writable(self, worker: int) -> None:
+        channel = self._channels[worker]
+        try:
+            while channel.unsent:
+                sent = channel.stream.send(channel.unsent[0])
+                if sent < len(channel.unsent[0]):
+                    channel.unsent[0] = channel.unsent[0][sent:]
+                    return
+                channel.unsent.popleft()
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            channel.unsent.clear()
+        self._loop.remove_writer(channel.stream)
+
+    def _on_stream(self, worker: int) -> None:
+        if self._receive(worker) == 0:
+            self._loop.remove_reader(self._channels[worker].stream)
+            self._loop.call_later(EOF_PATIENCE, self._events.confused, worker)
+
+    def _receive(self, worker: int) -> int:
+        """Hear what a worker has said; return the number of bytes, 0 at the end, -1 if there is nothing now."""
+        channel = self._channels[worker]
+        try:
+            data = channel.stream.recv(RECEIVE)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE):
+                raise
+            return 0
+        try:
+            messages = [message for body in channel.frames.feed(data) for message in from_worker(body)]
+        except msgspec.MsgspecError:
+            self._events.confused(worker)
+            return len(data)
+        if messages:
+            self._events.heard(worker, messages)
+        return len(data)
+
+    def _on_control(self) -> None:
+        try:
+            data = self._control.recv(REPORT.size * 256, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._parent_gone()
+            return
+        while len(data) % REPORT.size:
+            data += self._control.recv(REPORT.size - len(data) % REPORT.size)
+        self._proved = True
+        for kind, worker, pid, exitcode in REPORT.iter_unpack(data):
+            if kind == EXITED:
+                if pid == 0:
+                    log.warning(f"a worker could not be forked: {os.strerror(exitcode)}", action="fork")
+                self._exited(worker, exitcode)
+            elif worker in self._channels:
+                self._channels[worker].pid = pid
+                self._events.forked(worker, pid)
+
+    def _exited(self, worker: int, exitcode: int) -> None:
+        channel = self._channels.get(worker)
+        if channel is None:
+            return
+        while self._receive(worker) > 0:
+            pass
+        text = output.take(channel.output)
+        self._loop.remove_reader(channel.stream)
+        self._loop.remove_writer(channel.stream)
+        del self._channels[worker]
+        channel.close()
+        self._events.exited(worker, exitcode, text)
+
+    def _parent_gone(self) -> None:
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        self._parent.kill()
+        code = self._parent.wait()
+        self._kill_groups()
+        if not self._proved:
+            self._events.failed(
+                UponError(
+                    f"the process that workers are forked from ended at its start with code {code}; "
+                    f"its error is in the log above; try `{sys.executable} -c 'import upon.endpoint.parent'`"
+                )
+            )
+            return
+        log.warning("the workers' parent process died; starting another", action="parent_lost", exitcode=code)
+        lost = list(self._channels)
+        self._start_parent()
+        for worker in lost:
+            self._exited(worker, -signal.SIGKILL)
+
+    def _kill_groups(self) -> None:
+        for channel in self._channels.values():
+            if channel.pid:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(channel.pid, signal.SIGKILL)
