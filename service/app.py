@@ -140,9 +140,9 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
 
     async def add_sites() -> None:
         while True:
-            await new_sites.wait()
             new_sites.clear()
             await projector.add_sites(set(registrar.registry.sites))
+            await new_sites.wait()
 
     try:
         await asyncio.gather(registrar.caught_up.wait(), pushing.wait())

@@ -42,7 +42,7 @@ class Ends:
         return {(p.topic, p.partition): offset for p, offset in found.items()}
 
     async def partitions(self, topics: Iterable[str], timeout: float) -> list[TopicPartition]:
-        """Return the partitions of topics; a topic that does not exist has none. Raises as `ends`."""
+        """Return the partitions of topics; one that does not exist has none. Raises as `ends`."""
         names = list(topics)
         missing = [name for name in names if not self._consumer.partitions_for_topic(name)]
         if missing:

@@ -71,10 +71,11 @@ class Projector:
         self._waiting_bytes = 0
         self._some = asyncio.Event()
         self._room = asyncio.Event()
-        self._reached: set[tuple[asyncio.Future[None], Positions]] = set()
+        self._reached: dict[asyncio.Future[None], Positions] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._assigning = asyncio.Lock()
         self._sites: set[str] = set()
+        self._assigned: list[TopicPartition] = []
         self.listeners: list[Callable[[list[str]], None]] = []
         """Called in the event loop with the ids of the tasks that changed, once they are in the store."""
 
@@ -85,7 +86,7 @@ class Projector:
             KafkaUnavailable: no broker answers at the start.
         """
         self.written = await asyncio.to_thread(self._store.positions)
-        self._read, self._sites = dict(self.written), set()
+        self._read, self._sites, self._assigned = dict(self.written), set(), []
         self._waiting.clear()
         self._waiting_bytes = 0
         async with async_consumer(self._kafka, "upon-service-store") as consumer, asyncio.TaskGroup() as group:
@@ -101,17 +102,18 @@ class Projector:
     async def add_sites(self, sites: set[str]) -> None:
         """Take in the invocations of further sites as well. Topics that are missing are made."""
         consumer = self._consumer
-        if consumer is None or (sites <= self._sites and self._sites):
+        if consumer is None or (self._assigned and sites <= self._sites):
             return
         async with self._assigning:
-            new = sites - self._sites
-            await ensure_topics(self._kafka, [spec for site in sorted(new) for spec in self._site_topics(site)])
-            self._sites |= new
-            names = [self._topics.results, self._topics.deadletter]
-            names += [self._topics.invocations(site) for site in sorted(self._sites)]
-            await consumer._client.set_topics(names)
-            partitions = [TopicPartition(n, p) for n in names for p in sorted(consumer.partitions_for_topic(n) or ())]
-            await self._check_positions(partitions)
+            new = sorted(sites - self._sites)
+            if self._assigned and not new:
+                return
+            await ensure_topics(self._kafka, [spec for site in new for spec in self._site_topics(site)])
+            known = sorted(self._sites | sites)
+            names = [self._topics.results, self._topics.deadletter, *map(self._topics.invocations, known)]
+            partitions = await self._ends.partitions(names, 30.0)
+            await self._check_positions([one for one in partitions if one not in self._assigned])
+            self._sites, self._assigned = set(known), partitions
             consumer.assign(partitions)
             for partition in partitions:
                 consumer.seek(partition, self._read[partition.topic, partition.partition])
@@ -122,24 +124,24 @@ class Projector:
 
         Partitions that are not projected are passed over.
         """
-        open_ = {place: next_ for place, next_ in wanted.items() if place in self._read or not self._read}
+        projected = {(one.topic, one.partition) for one in self._assigned}
+        open_ = {place: next_ for place, next_ in wanted.items() if place in projected or not projected}
         if self._has(open_):
             return True
-        waiter = asyncio.get_running_loop().create_future()
-        entry = (waiter, open_)
-        self._reached.add(entry)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reached[waiter] = open_
         try:
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
             return False
         finally:
-            self._reached.discard(entry)
+            del self._reached[waiter]
         return True
 
     def partitions(self) -> list[TopicPartition]:
         """Return the partitions that are projected."""
-        return [TopicPartition(topic, number) for topic, number in self._read]
+        return list(self._assigned)
 
     def close(self) -> None:
         """Wait for the transaction under way and end the writer's thread."""
@@ -203,7 +205,7 @@ class Projector:
             try:
                 changes = await loop.run_in_executor(self._writer, self._transaction, records)
                 break
-            except (DataError, IntegrityError, OverflowError, ValueError) as error:
+            except (DataError, IntegrityError, OverflowError) as error:
                 if len(records) > 1:
                     for record in records:
                         await self._write([record])
@@ -223,7 +225,7 @@ class Projector:
         for bad in changes.bad:
             await self._bury(bad)
         self.written.update(changes.positions)
-        for waiter, wanted in list(self._reached):
+        for waiter, wanted in list(self._reached.items()):
             if not waiter.done() and self._has(wanted):
                 waiter.set_result(None)
         if self.listeners and (ids := changes.ids()):

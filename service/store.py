@@ -16,14 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Insert, case, create_engine, event, insert, inspect, select, true
+from sqlalchemy import (
+    Engine,
+    Insert,
+    case,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from upon.config import Settings
 from upon.errors import ConfigError, ServiceUnavailable
-from upon.messages import FINAL
 from upon.service.projection import Changes, Positions
 from upon.service.tables import FORM, deadletters, metadata, positions, projection, tasks
 
@@ -167,7 +177,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 def _upserts(dialect: str) -> tuple[Insert, ...]:
     """Return the statements that apply accepted, started, ended and dead rows, and positions."""
     upsert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    unfinished = tasks.c.status.not_in(FINAL)
+    # literals, for executemany takes no lists as parameters
+    unfinished = literal_column("tasks.status").in_([literal_column(f"'{s}'") for s in ("pending", "running")])
+    unnamed = tasks.c.function == literal_column("''")  # a row that only a `started` has made
 
     accepted = upsert(tasks)
     filled = ("function", "version", "site", "principal", "items", "submitted", "rule", "rule_version", "event_id")
@@ -184,11 +196,11 @@ def _upserts(dialect: str) -> tuple[Insert, ...]:
     )
     ended = upsert(tasks)
     said = ("status", "attempts", "worker", "started", "finished", "stored", "error", "result")
-    named = ("function", "version", "items", "rule", "rule_version", "event_id", "cause")  # a `started` row has none
+    named = ("function", "version", "items", "rule", "rule_version", "event_id", "cause")
     ended = ended.on_conflict_do_update(
         index_elements=["id"],
         set_={name: ended.excluded[name] for name in said}
-        | {name: case((tasks.c.function == "", ended.excluded[name]), else_=tasks.c[name]) for name in named},
+        | {name: case((unnamed, ended.excluded[name]), else_=tasks.c[name]) for name in named},
         where=unfinished,
     )
     placed = upsert(positions)

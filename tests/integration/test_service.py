@@ -1,0 +1,385 @@
+"""The service as its clients see it: routes, tokens, errors, and the store behind them, on real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from openapi_spec_validator import validate
+
+from tests.services import TOKEN, Records, Running, eventually, invocation, result, service
+from upon import api
+from upon.events import Event, read_record
+from upon.kafka.clients import async_consumer
+from upon.messages import Cancel, Cause, DeadLetter, Failure, InvocationBatch, RuleRecord, Started
+from upon.serialize import dumps, unpack_call
+from upon.topics import Topics
+
+
+@pytest.fixture
+def records(kafka: str, topics: Topics) -> Records:
+    return Records(kafka, topics)
+
+
+@pytest.fixture
+async def running(kafka: str, topics: Topics, records: Records) -> AsyncIterator[Running]:
+    """A service that knows the site `local`."""
+    await records.announce()
+    async with service(kafka, topics) as one:
+        yield one
+
+
+RULE = """
+version: 1
+rules:
+  - name: thumbs
+    upon: {type: [upon.file.ready]}
+    run: {function: thumbs.make, site: local, args: ["${subject}"]}
+"""
+
+
+class TestDoor:
+    async def test_every_route_wants_the_token(self, running: Running) -> None:
+        described = await running.ask("GET", "/openapi.json")
+        async with aiohttp.ClientSession(running.url) as session:
+            for path, methods in described["paths"].items():
+                for method in methods:
+                    for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic " + TOKEN}):
+                        async with session.request(method, path, headers=header) as response:
+                            if path in ("/healthz", "/openapi.json"):
+                                assert response.status == 200
+                                continue
+                            assert response.status == 401, (method, path)
+                            assert (await response.json())["error"] == "NotAuthenticated"
+
+    async def test_the_description_is_valid_openapi(self, running: Running) -> None:
+        described = await running.ask("GET", "/openapi.json")
+        validate(described)
+        assert "NewInvocation" in described["components"]["schemas"]
+
+    async def test_what_is_no_route_is_a_problem_too(self, running: Running) -> None:
+        assert "/v1/nonsense" in (await running.refused("GET", "/v1/nonsense", status=404)).message
+        assert "GET" in (await running.refused("PUT", "/v1/tasks", status=405)).message
+
+    async def test_a_wrong_body_names_the_field(self, running: Running) -> None:
+        said = await running.refused("POST", "/v1/functions", {"name": 3, "body": "", "python": ""}, status=400)
+        assert (said.error, said.message[:11]) == ("InputError", "body: name:")
+        assert "missing" in (await running.refused("POST", "/v1/functions", {}, status=400)).message
+        assert "JSON" in (await running.refused("POST", "/v1/rules", b"{", status=400)).message
+
+    async def test_a_body_over_the_limit_is_refused(self, running: Running) -> None:
+        body = b'"' + b"x" * (17 * 1024 * 1024) + b'"'
+        assert (await running.refused("POST", "/v1/events", body, status=413)).error == "PayloadTooLarge"
+
+    async def test_an_unknown_query_is_refused(self, running: Running) -> None:
+        assert "limit" in (await running.refused("GET", "/v1/tasks?stauts=failed", status=400)).message
+        assert "succeeded" in (await running.refused("GET", "/v1/tasks?status=done", status=400)).message
+        assert "1 to 1000" in (await running.refused("GET", "/v1/tasks?limit=0", status=400)).message
+
+
+class TestFunctions:
+    async def test_versions(self, running: Running) -> None:
+        first = await running.register(body=b"one")
+        again = await running.register(body=b"one")
+        second = await running.register(body=b"two")
+        assert (first.version, again.version, second.version) == (1, 1, 2)
+        assert again == first
+        assert (await running.ask("GET", "/v1/functions/demo.double"))["version"] == 2
+        assert (await running.ask("GET", "/v1/functions/demo.double@1"))["code"] == first.code
+        assert [one["version"] for one in await running.ask("GET", "/v1/functions")] == [2, 1]
+
+    async def test_many_at_once_get_versions_of_their_own(self, running: Running) -> None:
+        found = await asyncio.gather(*(running.register(body=b"%d" % (n % 10)) for n in range(40)))
+        assert len({(one.version, one.code) for one in found}) == 10
+        assert sorted({one.version for one in found}) == list(range(1, 11))
+
+    @pytest.mark.parametrize("name", ["", ".a", "a b", "a@2", "ä", "a" * 201])
+    async def test_a_bad_name_is_refused(self, running: Running, name: str) -> None:
+        new = api.NewFunction(name=name, body=b"x", python="3.11")
+        assert (await running.refused("POST", "/v1/functions", new, status=400)).error == "FunctionError"
+
+    async def test_what_is_not_there_names_what_is(self, running: Running) -> None:
+        await running.register()
+        said = await running.refused("GET", "/v1/functions/demo.treble", status=404)
+        assert (said.error, "demo.double" in said.message) == ("FunctionNotFound", True)
+        await running.refused("GET", "/v1/functions/demo.double@7", status=404)
+        await running.refused("GET", "/v1/functions/demo.double@x", status=404)
+
+    async def test_they_survive_a_restart(self, kafka: str, topics: Topics, running: Running) -> None:
+        first = await running.register(body=b"one")
+        async with service(kafka, topics) as other:
+            assert (await other.register(body=b"one")) == first
+
+
+class TestRules:
+    async def test_a_version_never_goes_back(self, running: Running, records: Records) -> None:
+        async def apply(text: str) -> dict[str, Any]:
+            (one,) = await running.ask("POST", "/v1/rules", {"yaml": text})
+            return dict(one)
+
+        changed = RULE.replace("${subject}", "${id}")
+        assert (await apply(RULE))["version"] == 1
+        assert (await apply(RULE))["version"] == 1
+        assert (await apply(changed))["version"] == 2
+        assert (await apply(RULE))["version"] == 3
+        await running.ask("DELETE", "/v1/rules/thumbs")
+        assert await running.ask("GET", "/v1/rules") == []
+        assert (await running.refused("DELETE", "/v1/rules/thumbs", status=404)).error == "RuleNotFound"
+        assert (await apply(changed))["version"] == 4
+        assert [one["version"] for one in await running.ask("GET", "/v1/rules")] == [4]
+        written = await records.read(records.topics.registry, RuleRecord, 5)
+        assert [(one.version, one.deleted) for one in written] == [(1, False), (2, False), (3, False), (3, True),
+                                                                   (4, False)]  # fmt: skip
+
+    async def test_all_or_none(self, running: Running) -> None:
+        broken = RULE + "  - name: broken\n    upon: {type: [x]}\n    run: {functio: f}\n"
+        said = await running.refused("POST", "/v1/rules", {"yaml": broken, "file": "my.yaml"}, status=400)
+        assert said.error == "RuleError"
+        assert said.message.startswith("my.yaml:")
+        assert said.detail["line"] > 7
+        assert await running.ask("GET", "/v1/rules") == []
+
+
+class TestInvocations:
+    async def test_it_is_in_kafka_and_in_the_store_at_once(self, running: Running, records: Records) -> None:
+        function = await running.register()
+        body = {"function": "demo.double", "args": [[1, 2.0]], "kwargs": {"k": None}, "timeout": 5, "id": "mine"}
+        for _ in range(2):
+            assert await running.ask("POST", "/v1/invocations", body, status=202) == {"id": "mine"}
+        task = await running.task("mine")
+        assert (task.status, task.function, task.version, task.attempts) == ("pending", "demo.double", 1, 0)
+        assert [hop.name for hop in task.timings] == ["submitted"]
+        (batch, _) = await records.read(records.topics.invocations("local"), InvocationBatch, 2)
+        (sent,) = batch.invocations
+        assert unpack_call(sent.payload) == ([[1, 2.0]], {"k": None})
+        assert (sent.code, sent.timeout, batch.principal) == (function.code, 5.0, "local")
+
+    async def test_what_is_not_there(self, running: Running) -> None:
+        await running.register()
+        there = {"function": "demo.double"}
+        said = await running.refused("POST", "/v1/invocations", {"function": "nothing"}, status=404)
+        assert said.error == "FunctionNotFound"
+        said = await running.refused("POST", "/v1/invocations", {**there, "site": "moon"}, status=404)
+        assert (said.error, "local" in said.message) == ("SiteNotFound", True)
+        await running.refused("POST", "/v1/invocations", {**there, "timeout": -1}, status=400)
+        await running.refused("POST", "/v1/invocations", {**there, "id": ""}, status=400)
+        assert (await running.refused("GET", "/v1/tasks/none", status=404)).error == "TaskNotFound"
+
+
+class TestTasks:
+    async def test_the_whole_way(self, running: Running, records: Records) -> None:
+        cause = Cause(rule="thumbs", rule_version=3, event_id="e1", event_type="upon.file.ready", event_source="/lab",
+                      event_subject="/a.png", event_time=1_767_225_599_000_000_000,
+                      event_recorded=1_767_225_599_500_000_000)  # fmt: skip
+        one = invocation("t1", function="thumbs.make", version=2, cause=cause)
+        at = 1_767_225_600_000_000_000
+        await records.invocations(InvocationBatch(site="local", principal="r", submitted=at, invocations=(one,)))
+        task = await running.task("t1")
+        assert (task.status, task.rule, task.rule_version, task.event_id) == ("pending", "thumbs", 3, "e1")
+        await records.results(started=[Started(id="t1", started=1_767_225_600_003_000_000, worker="m1/8")])
+        assert (await running.task_with("t1", "running")).attempts == 1
+        done = result("t1", {"mean": 3.5}, function="thumbs.make", version=2, cause=cause, stdout="hello\n")
+        await records.results(done)
+        task = await running.task_with("t1", "succeeded")
+        assert task.result == {"mean": 3.5}
+        assert task.stdout == "hello\n"
+        assert task.event is not None
+        assert (task.event.subject, task.event.time) == ("/a.png", "2025-12-31T23:59:59.000000Z")
+        assert [hop.name for hop in task.timings] == ["event", "recorded", "submitted", "received", "dispatched",
+                                                      "started", "finished", "returned", "stored"]  # fmt: skip
+        assert (task.timings[0].after, task.timings[2].after, task.duration) == (0.0, 1000.0, 2.0)
+
+    async def test_results_are_shown_without_running_anything(self, running: Running, records: Records) -> None:
+        plain, python = result("plain", [1, None, b"x"]), result("python", {1, 2}, preview="{1, 2}")
+        deep: Any = []
+        for _ in range(200):
+            deep = [deep]
+        damaged = result("damaged", payload=b"m\xc1", preview="?")
+        failure = Failure(type="ValueError", message="no", traceback="Traceback…", kinds=("ValueError", "Exception"))
+        failed = result("failed", status="failed", failure=failure, payload=b"")
+        await records.results(plain, python, result("deep", deep), damaged, failed)
+        assert (await running.task_with("plain", "succeeded")).result == [1, None, "eA=="]
+        assert (await running.task("python")).result == {"python": "{1, 2}"}
+        assert (await running.task("damaged")).result == {"python": "?"}
+        assert isinstance((await running.task("deep")).result, list)
+        task = await running.task("failed")
+        assert (task.status, task.result) == ("failed", None)
+        assert task.error == api.TaskError(type="ValueError", message="no", traceback="Traceback…")
+
+    async def test_a_result_may_come_first_and_the_first_one_wins(self, running: Running, records: Records) -> None:
+        await records.results(result("a", 1))
+        await running.task_with("a", "succeeded")
+        batch = InvocationBatch(site="local", principal="anna", invocations=(invocation("a"), invocation("b")))
+        await records.invocations(batch)
+        await records.results(result("a", 2, status="failed"), started=[Started(id="a", started=1, attempt=2)])
+        await records.results(result("last", 0))
+        await running.task_with("last", "succeeded")
+        task = await running.task("a")
+        assert (task.status, task.result, task.principal, task.attempts) == ("succeeded", 1, "anna", 1)
+        assert (await running.task("b")).status == "pending"
+
+    async def test_listing(self, running: Running, records: Records) -> None:
+        def batch(n: int) -> InvocationBatch:
+            name = f"f{n % 2}"
+            return InvocationBatch(
+                site="local", submitted=10**18 + n, invocations=(invocation(f"t{n}", function=name),)
+            )
+
+        await records.invocations(*[batch(n) for n in range(6)])
+        await records.results(result("t5", function="f1"), result("t4", status="failed", function="f0"))
+        await running.task_with("t4", "failed")
+
+        async def ids(query: str) -> list[str]:
+            return [one["id"] for one in await running.ask("GET", f"/v1/tasks{query}")]
+
+        assert await ids("") == ["t5", "t4", "t3", "t2", "t1", "t0"]
+        assert await ids("?limit=2") == ["t5", "t4"]
+        assert await ids("?status=failed") == ["t4"]
+        assert await ids("?status=pending&function=f1") == ["t3", "t1"]
+        assert await ids("?function=f1@2") == []
+        assert await ids("?site=moon") == []
+        assert await ids("?rule=none") == []
+
+    async def test_cancel(self, running: Running, records: Records) -> None:
+        await running.register()
+        await running.ask("POST", "/v1/invocations", {"function": "demo.double", "id": "c1"}, status=202)
+        await running.ask("POST", "/v1/tasks/c1/cancel", status=202)
+        (cancel,) = await records.read(records.topics.control("local"), Cancel, 1)
+        assert cancel.ids == ("c1",)
+        await records.results(result("c1", status="cancelled"))
+        await running.task_with("c1", "cancelled")
+        assert (await running.refused("POST", "/v1/tasks/c1/cancel", status=409)).error == "Conflict"
+        await running.refused("POST", "/v1/tasks/none/cancel", status=404)
+
+    async def test_bad_records_do_not_stop_it(self, running: Running, records: Records) -> None:
+        topics = records.topics
+        await records.write(topics.results, b"\xc1 no message", b"")
+        await records.write(topics.invocations("local"), b"neither")
+        await records.results(result("nul\x00", stdout="a\x00b"), result("huge", attempts=2**63))
+        await records.results(result("not final", status="running"))
+        await records.results(result("after"))
+        await running.task_with("after", "succeeded")
+        assert (await running.task("huge")).attempts == 2**63 - 1
+
+        async def letters() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = await running.ask("GET", "/v1/deadletters")
+            return found if len(found) == 3 else []
+
+        found = await eventually(letters, "three dead letters")
+        assert {one["part"] for one in found} == {"service"}
+        assert all(one["origin"].startswith(topics.results) for one in found)
+
+
+class TestEvents:
+    async def test_one_and_many(self, kafka: str, running: Running, records: Records) -> None:
+        one = Event(type="a", source="/x", subject="s", data={"n": 1})
+        assert await running.ask("POST", "/v1/events", one.to_dict(), status=202) == {"ids": [one.id]}
+        many = [Event(type="a", source="/x", subject=f"s{n % 3}", data=n) for n in range(100)]
+        said = await running.ask("POST", "/v1/events", [event.to_dict() for event in many], status=202)
+        assert said["ids"] == [event.id for event in many]
+        found: dict[bytes, list[Event]] = {}
+        count = 0
+        async with async_consumer(kafka, "test", [records.topics.events]) as consumer, asyncio.timeout(30):
+            await consumer.seek_to_beginning()
+            while sum(map(len, found.values())) < 101:
+                for some in (await consumer.getmany(timeout_ms=500)).values():
+                    for record in some:
+                        count += 1
+                        events = read_record(record.value, record.headers)
+                        found.setdefault(record.key, []).extend(e for e in events if isinstance(e, Event))
+        assert found.pop(b"s") == [one]
+        assert {key: [event.data for event in some] for key, some in found.items()} == {
+            f"s{k}".encode(): list(range(k, 100, 3)) for k in range(3)
+        }
+        assert count == 4, "events of one request and key travel together"
+
+    async def test_what_is_none_is_refused_whole(self, running: Running) -> None:
+        good = Event(type="a", source="/x").to_dict()
+        said = await running.refused("POST", "/v1/events", [good, {**good, "time": "noon"}], status=400)
+        assert (said.error, said.message[:10]) == ("EventError", "[1]: time:")
+        await running.refused("POST", "/v1/events", {"type": "a"}, status=400)
+        await running.refused("POST", "/v1/events", 3, status=400)
+        assert await running.ask("POST", "/v1/events", [], status=202) == {"ids": []}
+
+
+class TestSystem:
+    async def test_sites_come_and_go(self, running: Running, records: Records) -> None:
+        (site,) = await running.ask("GET", "/v1/sites")
+        assert (site["name"], site["state"], site["slots"], site["busy"]) == ("local", "up", 2, 1)
+        assert site["managers"][0]["workers"] == [8, 9]
+        await records.announce("alcf", state="down")
+        await running.wait_site("alcf")
+        (alcf, _) = await running.ask("GET", "/v1/sites")
+        assert (alcf["state"], alcf["managers"]) == ("down", [])
+
+    async def test_a_new_site_takes_tasks(self, running: Running, records: Records) -> None:
+        await running.register()
+        await records.announce("new")
+        await running.wait_site("new")
+        await running.ask("POST", "/v1/invocations", {"function": "demo.double", "site": "new", "id": "n"}, status=202)
+        assert (await running.task("n")).site == "new"
+
+    async def test_status(self, kafka: str, running: Running, records: Records, topics: Topics) -> None:
+        await running.ask("POST", "/v1/rules", {"yaml": RULE})
+        await running.register()
+        for n in range(3):
+            await running.ask("POST", "/v1/events", Event(type="a", source="/x").to_dict(), status=202)
+            await running.ask("POST", "/v1/invocations", {"function": "demo.double", "id": f"s{n}"}, status=202)
+        status = await running.ask("GET", "/v1/status")
+        assert (status["kafka"], status["rules"], status["functions"]) == (kafka, 1, 1)
+        assert (status["lag"]["streams"], status["lag"]["dispatcher:local"]) == (3, 3), "nobody has read them"
+        async with async_consumer(kafka, "test", [topics.events], f"{topics.prefix}.streams") as consumer:
+            for _ in range(2):
+                record = await consumer.getone()
+            await consumer.commit()
+        assert record is not None
+
+        async def caught_up() -> bool:
+            return bool((await running.ask("GET", "/v1/status"))["lag"] == {"service": 0, "streams": 1,
+                                                                           "dispatcher:local": 3})  # fmt: skip
+
+        await eventually(caught_up, "lag of streams is 1")
+
+    async def test_dead_letters_newest_first(self, running: Running, records: Records) -> None:
+        for n in range(3):
+            letter = DeadLetter(id=f"d{n}", origin="t/0/1", part="streams", reason="EventError: no", value=b"\xffx",
+                                at=10**18 + n)  # fmt: skip
+            await records.write(records.topics.deadletter, letter, letter)
+        found = await running.ask("GET", "/v1/deadletters?limit=2")
+        assert [one["id"] for one in found] == ["d2", "d1"]
+        assert found[0]["value"] == "\\xffx"
+
+
+class TestLife:
+    async def test_no_token_no_start(self, kafka: str, topics: Topics) -> None:
+        with pytest.raises(AssertionError, match="needs a token"):
+            async with service(kafka, topics, UPON_TOKEN=""):
+                pass
+
+    async def test_it_stops_soon_with_clients_attached(self, running: Running) -> None:
+        async with running.stream() as stream:
+            await stream.ask(api.Attach(request=1, group="g"))
+            began = time.monotonic()
+            stopping = asyncio.create_task(running.stop())
+            message = await stream.socket.receive(timeout=10)
+            assert (message.type, stream.socket.close_code) == (aiohttp.WSMsgType.CLOSE, 1001)
+            assert await stopping == 0
+        assert time.monotonic() - began < 5
+        lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+        assert not [line for line in lines if line.get("level") in ("warning", "error", "critical")], lines
+
+    async def test_pickles_are_never_loaded(self, running: Running, records: Records, tmp_path: Any) -> None:
+        trap = tmp_path / "loaded"
+
+        class Trap:
+            def __reduce__(self) -> Any:
+                return open, (str(trap), "w")
+
+        await records.results(result("trap", preview="<trap>", payload=dumps(Trap())))
+        assert (await running.task_with("trap", "succeeded")).result == {"python": "<trap>"}
+        assert not trap.exists()
