@@ -12,6 +12,11 @@ from typing import Any, cast
 
 import structlog
 
+_tracebacks = structlog.processors.ExceptionRenderer(
+    # A frame's local variables hold tokens and payloads: they are not for a log.
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(part: str, level: str = "info") -> None:
     """Send this process's logs, and those of the libraries it uses, to stderr.
@@ -28,9 +33,7 @@ def configure(part: str, level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
-        if terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        [structlog.dev.ConsoleRenderer()] if terminal else [_tracebacks, structlog.processors.JSONRenderer(default=str)]
     )
     structlog.configure(
         processors=[*shared, *render],

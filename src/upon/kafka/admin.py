@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ async def admin_client(kafka: str, timeout: float = 30.0) -> AsyncIterator[AIOKa
 
 
 async def ensure_topics(kafka: str, specs: Iterable[TopicSpec], replication: int = 1) -> None:
-    """Create the topics that are not there yet; leave those that are as they are.
+    """Create the topics that are not there yet, and wait until they can be used; leave the others as they are.
 
     Raises:
         KafkaUnavailable: no broker answers.
@@ -61,3 +63,16 @@ async def ensure_topics(kafka: str, specs: Iterable[TopicSpec], replication: int
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise KafkaError(f"topic {name} was not created: {error.__name__} {message[0] if message else ''}")
+        await _until_led(client, [spec.name for spec in new])
+
+
+async def _until_led(client: AIOKafkaAdminClient, names: list[str], timeout: float = 30.0) -> None:
+    """Wait until every partition has its leader: a client that comes earlier is refused and logs warnings."""
+    deadline = time.monotonic() + timeout
+    while True:
+        topics = await client.describe_topics(names)
+        if all(not t["error_code"] and all(p["leader"] >= 0 for p in t["partitions"]) for t in topics):
+            return
+        if time.monotonic() > deadline:
+            raise KafkaError(f"topics {', '.join(names)} were created, but have no leader after {timeout:.0f} s")
+        await asyncio.sleep(0.01)
