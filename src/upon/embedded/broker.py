@@ -49,6 +49,7 @@ class Broker:
         self._identity: Identity | None = None
         self._java: Java | None = None
         self._jars: list[Path] = []
+        self._archive: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,6 +83,7 @@ class Broker:
         """
         self._java = find_java()
         self._jars = jars.class_path()
+        self._archive = archive.find(self._java, self._jars)
         if self._runs_already():
             self._identity = self.folder.identity()
             return
@@ -207,10 +209,10 @@ class Broker:
             exit_code=exit_code,
         )
         named = diagnosis.cause(evidence)
-        if named == "jar":
+        if named in ("jar", "crash"):
             jars.forget()
-        elif named == "crash" and self._java is not None:
-            archive.archive_file(self._java, self._jars).unlink(missing_ok=True)
+            if self._archive is not None:
+                self._archive.unlink(missing_ok=True)
         return diagnosis.explain(evidence)
 
     def _runs_already(self) -> bool:
@@ -250,7 +252,7 @@ class Broker:
     def _java_command(self, *more: str) -> list[str]:
         if self._java is None:
             raise RuntimeError("prepare() the broker first")
-        classes = archive.recording(self._record) if self._record else archive.flags(self._java, self._jars)
+        classes = archive.recording(self._record) if self._record else archive.flags(self._archive)
         return [str(self._java.path), *self.jvm_flags(), *classes, *more, "-cp", os.pathsep.join(map(str, self._jars))]
 
 

@@ -80,8 +80,8 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         r"|Invalid cluster\.id|InconsistentClusterId|meta\.properties|is not in the form of topic-partition"
         r"|errors? (?:on|in one of the threads during) log(?:s)? (?:loading|directory)|Unexpected handler exception"
         r"|Encountered fatal fault|BufferUnderflowException|MetadataParseException",
-        "the data in {data} is damaged ({last}): move that folder away and start again with an empty Kafka, or restore "
-        "it from a backup, or {elsewhere}",
+        "the data in {data} seem damaged ({last}): start again; if it says the same, move that folder away (do not "
+        "delete it) and start with an empty Kafka, or restore it from a backup, or {elsewhere}",
     ),
     (
         "crash",

@@ -27,7 +27,7 @@ def install() -> Java:
         JavaNotFound, KafkaInstallError, KafkaStartError: each says what to do.
     """
     java, class_path = find_java(), jars.class_path()
-    if archive.archive_file(java, class_path).exists():
+    if archive.find(java, class_path):
         return java
     with tempfile.TemporaryDirectory(prefix="upon-install-") as scratch:
         class_list = Path(scratch) / "classes"

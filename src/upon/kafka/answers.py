@@ -1,8 +1,10 @@
-"""Ask a broker whether it is ready, with one Metadata request and no client library.
+"""Ask a broker whether it is ready, with two requests and no client library.
 
-A broker accepts connections before it can work; the metadata names it as a living broker only when it can.
-A client library would need 100 ms to import and retries after pauses; this notices readiness within 20 ms.
-Protocol: https://kafka.apache.org/protocol, Metadata version 4 (request and response).
+A broker accepts connections before it can work; the metadata names it as a living broker only when it can. A new
+one makes its table of group positions when it is first asked who coordinates a group: asked here, so that no
+consumer finds it missing, logs an error and waits. A client library would need 100 ms to import and retries after
+pauses; this notices readiness within 20 ms.
+Protocol: https://kafka.apache.org/protocol, Metadata version 4, FindCoordinator version 0.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import struct
 import time
 from dataclasses import dataclass
 
-METADATA = 3
-VERSION = 4
+METADATA, METADATA_VERSION = 3, 4
+FIND_COORDINATOR, FIND_COORDINATOR_VERSION = 10, 0
+CLIENT = b"upon"
 INTERVAL = 0.02
 """Seconds between two questions."""
 
@@ -30,9 +33,12 @@ class Metadata:
 
 def request() -> bytes:
     """Return a Metadata request that asks for no topic, framed by its length."""
-    client = b"upon"
-    body = struct.pack(">hhih", METADATA, VERSION, 1, len(client)) + client + struct.pack(">i?", 0, False)
-    return struct.pack(">i", len(body)) + body
+    return _framed(METADATA, METADATA_VERSION, struct.pack(">i?", 0, False))
+
+
+def coordinator_request(group: str = "upon") -> bytes:
+    """Return a FindCoordinator request for a group, framed by its length."""
+    return _framed(FIND_COORDINATOR, FIND_COORDINATOR_VERSION, struct.pack(">h", len(group)) + group.encode())
 
 
 def parse(response: bytes) -> Metadata:
@@ -69,25 +75,36 @@ def ask(address: str, timeout: float = 1.0) -> Metadata:
         OSError: nobody answers in time.
         ValueError: who answers is no Kafka broker.
     """
-    host, _, port = address.rpartition(":")
-    deadline = time.monotonic() + timeout
-    with socket.create_connection((host, int(port)), timeout) as connection:
-        connection.sendall(request())
-        (length,) = struct.unpack(">i", _exactly(connection, 4, deadline))
-        if not 0 < length < 1 << 20:
-            raise ValueError("not a Kafka broker")
-        return parse(_exactly(connection, length, deadline))
+    return parse(_exchange(address, request(), timeout))
+
+
+def has_coordinator(address: str, timeout: float = 1.0) -> bool:
+    """Return whether the cluster knows who coordinates a group; asking makes it find out.
+
+    Raises:
+        OSError: nobody answers in time.
+        ValueError: who answers is no Kafka broker.
+    """
+    response = _exchange(address, coordinator_request(), timeout)
+    if len(response) < 6:
+        raise ValueError("not a Kafka coordinator response")
+    (error,) = struct.unpack_from(">h", response, 4)
+    return bool(error == 0)
 
 
 def is_ready(address: str, cluster: str | None = None, timeout: float = 1.0) -> bool:
-    """Return whether a living broker answers at `HOST:PORT[,HOST:PORT…]`, and is of `cluster` if that is given."""
+    """Return whether a living broker answers at `HOST:PORT[,HOST:PORT…]`, and coordinates groups.
+
+    Args:
+        cluster: id that its cluster must have; None: any.
+    """
     for one in address.split(","):
         try:
             metadata = ask(one, timeout)
+            if metadata.brokers and cluster in (None, metadata.cluster) and has_coordinator(one, timeout):
+                return True
         except (OSError, ValueError):
             continue
-        if metadata.brokers and cluster in (None, metadata.cluster):
-            return True
     return False
 
 
@@ -99,6 +116,23 @@ async def answers(address: str, timeout: float = 30.0, cluster: str | None = Non
             return False
         await asyncio.sleep(INTERVAL)
     return True
+
+
+def _framed(request_kind: int, version: int, body: bytes) -> bytes:
+    header = struct.pack(">hhih", request_kind, version, 1, len(CLIENT)) + CLIENT
+    return struct.pack(">i", len(header) + len(body)) + header + body
+
+
+def _exchange(address: str, message: bytes, timeout: float) -> bytes:
+    """Send one request and return its response without the length."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout
+    with socket.create_connection((host, int(port)), timeout) as connection:
+        connection.sendall(message)
+        (length,) = struct.unpack(">i", _exactly(connection, 4, deadline))
+        if not 0 < length < 1 << 20:
+            raise ValueError("not a Kafka broker")
+        return _exactly(connection, length, deadline)
 
 
 def _exactly(connection: socket.socket, count: int, deadline: float) -> bytes:

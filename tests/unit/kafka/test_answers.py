@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.kafka.answers import Metadata, answers, ask, is_ready, parse, request
+from upon.kafka.answers import Metadata, answers, ask, coordinator_request, is_ready, parse, request
 
 
 def encoded(metadata: Metadata) -> bytes:
@@ -49,43 +49,51 @@ def test_other_bytes_are_an_error_or_read(data: bytes) -> None:
         return
 
 
-def test_the_request_says_its_length() -> None:
-    (length,) = struct.unpack_from(">i", request())
-    assert len(request()) == 4 + length
+@pytest.mark.parametrize("message", [request(), coordinator_request()])
+def test_a_request_says_its_length(message: bytes) -> None:
+    (length,) = struct.unpack_from(">i", message)
+    assert len(message) == 4 + length
 
 
-def serve(reply: bytes) -> tuple[str, threading.Thread]:
-    """A server that answers one connection with `reply`."""
+def serve(*replies: bytes) -> tuple[str, threading.Thread]:
+    """A server that answers one connection after the other with `replies`."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
         with server:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(reply)
+            for reply in replies:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(reply)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return f"127.0.0.1:{server.getsockname()[1]}", thread
 
 
-def framed(metadata: Metadata) -> bytes:
-    return struct.pack(">i", len(encoded(metadata))) + encoded(metadata)
+def framed(body: bytes) -> bytes:
+    return struct.pack(">i", len(body)) + body
+
+
+def coordinator(error: int) -> bytes:
+    return framed(struct.pack(">ihihi", 1, error, 1, -1, 9092))
 
 
 @pytest.mark.parametrize(
-    ("reply", "ready"),
+    ("replies", "ready"),
     [
-        (framed(ALIVE), True),
-        (framed(Metadata((), ALIVE.cluster, -1)), False),  # it listens, and knows no living broker yet
-        (framed(Metadata(ALIVE.brokers, "anotherCluster12345678", 1)), False),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
-        (b"", False),
+        ([framed(encoded(ALIVE)), coordinator(0)], True),
+        ([framed(encoded(ALIVE)), coordinator(15)], False),  # the table of group positions is being made
+        ([framed(encoded(Metadata((), ALIVE.cluster, -1)))], False),  # it listens, and knows no living broker yet
+        ([framed(encoded(Metadata(ALIVE.brokers, "anotherCluster12345678", 1)))], False),
+        ([framed(encoded(ALIVE)), framed(b"x")], False),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], False),
+        ([b""], False),
     ],
 )
-def test_ready_is_a_living_broker_of_this_cluster(reply: bytes, ready: bool) -> None:
-    address, thread = serve(reply)
+def test_ready_is_a_living_broker_of_this_cluster(replies: list[bytes], ready: bool) -> None:
+    address, thread = serve(*replies)
     assert is_ready(address, ALIVE.cluster, timeout=5) is ready
     thread.join(5)
 
