@@ -25,12 +25,14 @@ from upon.errors import InputError, ServiceError, UponError
 from upon.logs import get_logger
 from upon.messages import COALESCE_BYTES, Result
 from upon.service.context import Service
-from upon.service.queries import MAX_IDS, get_results
+from upon.service.queries import MAX_IDS, ended_sizes, get_results
 
 MAX_INCOMING = 32 * 1024 * 1024
 """Bytes of frames that wait to be handled; past this the socket is not read."""
 MAX_OUTGOING = 64 * 1024 * 1024
 """Bytes of results that wait to be sent; past this the client counts as gone."""
+REPLAY_BYTES = 4 * 1024 * 1024
+"""Bytes of stored results that are read at once for a client that attaches."""
 MAX_SIGHTINGS = 1_000
 """Events and task changes that wait to be sent."""
 log = get_logger(__name__)
@@ -192,16 +194,22 @@ class Connection:
         await self._push_found(missing)
 
     async def _push_found(self, ids: list[str]) -> list[str]:
+        """Push the stored results of `ids`, no faster than the client reads; return the ids that have none."""
         missing: list[str] = []
         for start in range(0, len(ids), MAX_IDS):
             some = ids[start : start + MAX_IDS]
-            while self._results_bytes > MAX_OUTGOING // 4:  # no faster than the client reads
-                self._sent.clear()
-                await self._sent.wait()
-            results = await self._service.store.read(get_results, some)
-            self.push(results)
-            found = {result.id for result in results}
-            missing += [id for id in some if id not in found]
+            sizes = dict(await self._service.store.read(ended_sizes, some))
+            missing += [id for id in some if id not in sizes]
+            ended = deque(id for id in some if id in sizes)
+            while ended:
+                part, size = [ended[0]], sizes[ended.popleft()]
+                while ended and size + sizes[ended[0]] <= REPLAY_BYTES:
+                    size += sizes[ended[0]]
+                    part.append(ended.popleft())
+                while self._results_bytes > REPLAY_BYTES:
+                    self._sent.clear()
+                    await self._sent.wait()
+                self.push(await self._service.store.read(get_results, part))
         return missing
 
     # ── answers → socket ──────────────────────────────────────────────────────────────────────────────────────────

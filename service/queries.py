@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, literal, select
+from sqlalchemy import Connection, Row, func, literal, select
 from sqlalchemy.sql.expression import ColumnElement
 
 from upon.messages import FINAL, Result, decode
@@ -57,6 +57,12 @@ def get_tasks(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
         query = select(tasks).where(tasks.c.id.in_(ids[start : start + MAX_IDS]))
         found |= {row.id: row for row in connection.execute(query)}
     return [found[id] for id in ids if id in found]
+
+
+def ended_sizes(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int]]:
+    """Return which of at most `MAX_IDS` tasks have a result, and its size in bytes."""
+    query = select(tasks.c.id, func.length(tasks.c.result)).where(tasks.c.id.in_(ids), tasks.c.status.in_(FINAL))
+    return [(id, size or 0) for id, size in connection.execute(query)]
 
 
 def get_results(connection: Connection, ids: Sequence[str]) -> list[Result]:

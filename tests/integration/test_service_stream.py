@@ -1,0 +1,257 @@
+"""The WebSocket: submits, pushed results, attaching again, watchers; over restarts and kill -9 of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from tests.services import DEADLINE, Records, Running, Stream, eventually, invocation, result, service
+from upon import api
+from upon.events import Event
+from upon.messages import Cancel, FunctionCode, InvocationBatch, Started
+from upon.topics import Topics
+
+BODY = b"the code of a test"
+CODE = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def records(kafka: str, topics: Topics) -> Records:
+    return Records(kafka, topics)
+
+
+@pytest.fixture
+async def running(kafka: str, topics: Topics, records: Records, tmp_path: Path) -> AsyncIterator[Running]:
+    await records.announce()
+    async with service(kafka, topics, tmp_path / "home") as one:
+        yield one
+
+
+def submit(request: int, *ids: str, group: str = "g", **fields: object) -> api.Submit:
+    some = tuple(invocation(id, CODE, **fields) for id in ids)
+    return api.Submit(request=request, site="local", group=group, invocations=some)
+
+
+async def register(stream: Stream) -> None:
+    done = await stream.ask(api.Register(request=0, code=FunctionCode(hash=CODE, body=BODY, python="3.11")))
+    assert done == api.Done(request=0)
+
+
+class TestRequests:
+    async def test_submits_are_pipelined_and_keep_their_order(self, running: Running, records: Records) -> None:
+        async with running.stream() as stream:
+            await register(stream)
+            for n in range(200):
+                await stream.send(submit(n + 1, f"t{n}"))
+            done = {(await stream.next(api.Done)).request for _ in range(200)}
+            assert done == set(range(1, 201))
+        batches = await records.read(records.topics.invocations("local"), InvocationBatch, 200)
+        assert [batch.invocations[0].id for batch in batches] == [f"t{n}" for n in range(200)]
+        assert {(batch.group, batch.principal) for batch in batches} == {("g", "local")}
+        assert (await running.task("t199")).status == "pending"
+
+    async def test_large_batches_are_split_and_codes_kept_apart(self, running: Running, records: Records) -> None:
+        other = hashlib.sha256(b"other").hexdigest()
+        async with running.stream() as stream:
+            await register(stream)
+            await stream.ask(api.Register(request=1, code=FunctionCode(hash=other, body=b"other", python="3.11")))
+            some = [invocation(f"t{n}", (CODE, other)[n % 2], payload=b"p" * 300_000) for n in range(10)]
+            frame = api.Submit(request=2, site="local", group="g", invocations=tuple(some))
+            assert await stream.ask(frame) == api.Done(request=2)
+        batches = await records.read(records.topics.invocations("local"), InvocationBatch, 4)
+        assert sorted(one.id for batch in batches for one in batch.invocations) == sorted(one.id for one in some)
+        assert all(len({one.code for one in batch.invocations}) == 1 for batch in batches)
+
+    async def test_the_largest_arguments_go_through(self, running: Running) -> None:
+        from upon.messages import MAX_PAYLOAD
+
+        async with running.stream() as stream:
+            await register(stream)
+            assert await stream.ask(submit(1, "large", payload=b"x" * MAX_PAYLOAD)) == api.Done(request=1)
+
+    async def test_refusals_name_what_is_wrong_and_the_connection_goes_on(self, running: Running) -> None:
+        async with running.stream() as stream:
+
+            async def refused(frame: api.FromClient) -> api.Problem:
+                answer = await stream.ask(frame)
+                assert isinstance(answer, api.Refused), answer
+                assert answer.request == frame.request
+                return answer.problem
+
+            assert (await refused(submit(1, "a"))).error == "FunctionNotFound"
+            await register(stream)
+            wrong = FunctionCode(hash=CODE, body=b"other", python="3.11")
+            assert (await refused(api.Register(request=2, code=wrong))).error == "FunctionError"
+            moon = msgspec.structs.replace(submit(3, "a"), site="moon")
+            assert (await refused(moon)).error == "SiteNotFound"
+            assert (await refused(submit(4, ""))).error == "InputError"
+            assert (await refused(submit(5, "a", timeout=float("nan")))).error == "InputError"
+            assert (await refused(submit(6, "a", version=2))).error == "FunctionNotFound"
+            assert (
+                await refused(submit(7, "a", payload=b"x" * (16 * 1024 * 1024 - 60_000)))
+            ).error == "PayloadTooLarge"
+            await stream.socket.send_bytes(msgspec.msgpack.encode({"op": "fly", "request": 8}))
+            answer = await stream.next(api.Refused)
+            assert (answer.request, answer.problem.error) == (8, "InputError")
+            assert await stream.ask(submit(9, "a")) == api.Done(request=9)
+
+    async def test_what_is_no_frame_ends_the_connection(self, running: Running) -> None:
+        for send in (lambda s: s.send_str("hello"), lambda s: s.send_bytes(b"\xc1")):
+            async with running.stream() as stream:
+                await send(stream.socket)
+                message = await stream.socket.receive(timeout=DEADLINE)
+                assert message.type is aiohttp.WSMsgType.CLOSE
+                assert message.data in (1003, 1007)
+
+    async def test_cancel(self, running: Running, records: Records) -> None:
+        async with running.stream() as stream:
+            ids = tuple(f"t{n}" for n in range(5_001))
+            assert await stream.ask(api.CancelTasks(request=1, site="local", ids=ids)) == api.Done(request=1)
+        parts = await records.read(records.topics.control("local"), Cancel, 2)
+        assert tuple(id for part in parts for id in part.ids) == ids
+
+
+class TestResults:
+    async def test_they_are_pushed_to_their_group_alone(self, running: Running, records: Records) -> None:
+        async with running.stream() as one, running.stream() as two:
+            await one.ask(api.Attach(request=1, group="one"))
+            await two.ask(api.Attach(request=1, group="two"))
+            await records.results(*[result(f"{g}{n}", n, group=g) for g in ("one", "two", "") for n in range(100)])
+            assert set(await one.results(100)) == {f"one{n}" for n in range(100)}
+            assert set(await two.results(100)) == {f"two{n}" for n in range(100)}
+            assert not one.waiting
+
+    async def test_unfinished_tasks_get_what_is_there(self, running: Running, records: Records) -> None:
+        await records.results(*[result(f"t{n}", n, group="g") for n in range(1500)])
+        async with running.stream() as stream:
+            asked = tuple(f"t{n}" for n in range(2000))
+            await stream.ask(api.Attach(request=1, group="g", unfinished=asked))
+            assert len(await stream.results(1500)) == 1500
+            await records.results(*[result(f"t{n}", n, group="g") for n in range(1500, 2000)])
+            assert set(await stream.results(500)) == {f"t{n}" for n in range(1500, 2000)}
+
+    @pytest.mark.parametrize("end", ["stop", "kill"])
+    async def test_none_is_missed_while_the_service_is_away(self, running: Running, records: Records, end: str) -> None:
+        """Results keep coming while the service is ended and started again three times."""
+        total, sent = 600, 0
+        missing = {f"t{n}" for n in range(total)}
+
+        async def produce() -> None:
+            nonlocal sent
+            while sent < total:
+                await records.results(*[result(f"t{n}", n, group="g") for n in range(sent, sent + 20)])
+                sent += 20
+
+        producing = asyncio.create_task(produce())
+        for life in range(4):
+            async with running.stream() as stream:
+                await stream.ask(api.Attach(request=1, group="g", unfinished=tuple(sorted(missing))))
+                if life < 3:
+                    missing -= set(await stream.results(min(len(missing), 20)))
+                    await (running.stop() if end == "stop" else running.kill())
+                    await running.start()
+                else:
+                    while missing:
+                        missing -= set(await stream.results(1))
+        await producing
+
+    async def test_a_client_that_does_not_read_is_disconnected(self, running: Running, records: Records) -> None:
+        async with running.stream() as slow, running.stream() as quick:
+            await slow.ask(api.Attach(request=1, group="slow"))
+            await quick.ask(api.Attach(request=1, group="quick"))
+            slow.socket._reader._protocol.pause_reading()  # type: ignore[attr-defined]
+            for n in range(14):
+                await records.results(result(f"s{n}", b"x" * 8_000_000, group="slow"))
+            await records.results(result("q", group="quick"))
+            assert set(await quick.results(1)) == {"q"}, "a slow client holds up nobody"
+            slow.socket._reader._protocol.resume_reading()  # type: ignore[attr-defined]
+            with pytest.raises(AssertionError, match="CLOSE"):
+                await slow.results(14)
+        async with running.stream() as again:
+            await again.ask(api.Attach(request=1, group="slow", unfinished=tuple(f"s{n}" for n in range(14))))
+            assert len(await again.results(14)) == 14
+
+
+class TestWatching:
+    async def test_events_and_tasks(self, running: Running, records: Records) -> None:
+        async with running.stream() as stream:
+            await stream.ask(api.Watch(request=1, events=True, tasks=True))
+            event = Event(type="a", source="/x", subject="s", data={"n": 1})
+            await running.ask("POST", "/v1/events", event.to_dict(), status=202)
+            seen = await stream.next(api.EventSeen)
+            assert (seen.event, seen.missed) == (event.to_dict(), 0)
+            await records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
+            assert (await stream.next(api.TaskChanged)).task.status == "pending"
+            await records.results(started=[Started(id="t", started=1)])
+            assert (await stream.next(api.TaskChanged)).task.status == "running"
+            await records.results(result("t"))
+            ended = (await stream.next(api.TaskChanged)).task
+            assert ended == await running.task("t")
+
+    async def test_a_slow_watcher_is_told_how_many_it_missed(self, running: Running) -> None:
+        async with running.stream() as stream:
+            await stream.ask(api.Watch(request=1, events=True))
+            stream.socket._reader._protocol.pause_reading()  # type: ignore[attr-defined]
+            data = "x" * 5_000
+            for _ in range(4):
+                some = [Event(type="a", source="/x", data=data).to_dict() for _ in range(2_000)]
+                await running.ask("POST", "/v1/events", some, status=202)
+            stream.socket._reader._protocol.resume_reading()  # type: ignore[attr-defined]
+            seen = missed = 0
+
+            async def told() -> bool:
+                nonlocal seen, missed
+                await running.ask("POST", "/v1/events", Event(type="b", source="/x").to_dict(), status=202)
+                while (found := await stream.next(api.EventSeen)).event["type"] != "b":
+                    seen, missed = seen + 1, missed + found.missed
+                missed += found.missed
+                return seen + missed >= 8_000
+
+            await eventually(told, "all events are seen or counted")
+            assert seen + missed == 8_000
+            assert missed > 0
+
+
+class TestTheStore:
+    async def test_kill_9_in_the_middle_of_the_projection(
+        self, running: Running, records: Records, topics: Topics
+    ) -> None:
+        total = 20_000
+        ids = [f"t{n}" for n in range(total)]
+
+        async def produce() -> None:
+            for start in range(0, total, 500):
+                some = ids[start : start + 500]
+                await records.invocations(
+                    InvocationBatch(site="local", submitted=10**18 + start, invocations=tuple(map(invocation, some)))
+                )
+                await records.results(*[result(id) for id in some])
+
+        producing = asyncio.create_task(produce())
+
+        async def under_way() -> bool:
+            return bool(await running.ask("GET", "/v1/tasks?limit=1"))
+
+        for _ in range(3):
+            await eventually(under_way, "some tasks are stored")
+            await running.kill()
+            await running.start()
+        await producing
+
+        async def all_there() -> bool:
+            return bool((await running.ask("GET", "/v1/status"))["lag"].get("service", 1) == 0)
+
+        await eventually(all_there, "the projection has caught up")
+        import sqlite3
+
+        with sqlite3.connect(running.home / "service" / "tasks.db") as database:
+            counted = database.execute("SELECT status, accepted, count(*) FROM tasks GROUP BY 1, 2").fetchall()
+            positions = database.execute("SELECT sum(next) FROM positions").fetchone()
+        assert counted == [("succeeded", 1, total)]
+        assert positions == (2 * total // 500,)
