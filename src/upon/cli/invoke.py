@@ -68,7 +68,7 @@ def wait_until_done(client: Client, id: str) -> Task:
 
 
 def _print(task: Task) -> None:
-    from upon.cli.output import print_json
+    from upon.cli.output import print_error, print_json
 
     if task.status == "succeeded":
         print_json(task.result)
@@ -80,7 +80,5 @@ def _print(task: Task) -> None:
     if task.error is None:
         out.print(Text("error", "bold red"), Text(f"task {task.id} {task.status}"), soft_wrap=True)
     else:
-        out.print(Text("error", "bold red"), Text(f"{task.error.type}: {task.error.message}"), soft_wrap=True)
-        if task.error.traceback:
-            out.print(Text(task.error.traceback.rstrip(), "dim"), soft_wrap=True)
+        print_error(task.error, out)
     raise typer.Exit(1)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from upon.api import TaskError
+
 COLOURS = {
     "succeeded": "green", "up": "green", "failed": "red", "down": "red", "cancelled": "yellow", "running": "cyan",
 }  # fmt: skip
@@ -22,6 +24,7 @@ SHORT_ID = 8
 def console() -> Console:
     """Return where tables go: stdout, wide if it is no terminal."""
     from rich.console import Console
+
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
@@ -61,6 +64,19 @@ def coloured(status: str) -> Any:
     from rich.text import Text
 
     return Text(status, COLOURS.get(status, ""))
+
+
+def print_error(error: TaskError, out: Console) -> None:
+    """Print what a task failed with: one line, and the worker's traceback (or story) if there is one."""
+    from rich.text import Text
+
+    line = f"{error.type}: {error.message}"
+    story = error.traceback.rstrip()
+    if story.endswith(line):  # a traceback's last line is the error
+        story = story.removesuffix(line).rstrip()
+    if story:
+        out.print(Text(story, "dim"), soft_wrap=True)
+    out.print(Text(error.type, "bold red"), Text(": "), Text(error.message), sep="", soft_wrap=True)
 
 
 def when(time: str | None) -> str:

@@ -123,7 +123,7 @@ def _function(task: Task) -> str:
 def _print(task: Task, out: Console) -> None:
     from rich.text import Text
 
-    from upon.cli.output import coloured, milliseconds, short
+    from upon.cli.output import coloured, milliseconds, print_error, short
 
     out.print(Text(task.id, "bold"), coloured(task.status), soft_wrap=True)
     facts = {
@@ -147,9 +147,8 @@ def _print(task: Task, out: Console) -> None:
         out.print(Text("\nprinted", "dim"))
         out.print(Text(task.stdout.rstrip()), soft_wrap=True)
     if task.error is not None:
-        out.print(Text(f"\n{task.error.type}: {task.error.message}", "red"), soft_wrap=True)
-        if task.error.traceback:
-            out.print(Text(task.error.traceback.rstrip()), soft_wrap=True)
+        out.print()
+        print_error(task.error, out)
     elif task.status == "succeeded":
         out.print(Text("\nresult", "dim"))
         out.print(Text(short(task.result, 5_000)), soft_wrap=True)

@@ -18,8 +18,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import is_
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -52,6 +53,8 @@ def code_of(function: Callable[..., Any]) -> FunctionCode:
     Raises:
         FunctionError: not callable, not picklable (the message names the culprit where it can), or too large.
     """
+    if isinstance(function, BuiltinFunctionType):
+        return _of_a_module(function) if isinstance(function.__self__, ModuleType) else _pickled(function)
     if not isinstance(function, FunctionType):
         return _pickled(function)
     found = _cache.get(function)
@@ -61,6 +64,12 @@ def code_of(function: Callable[..., Any]) -> FunctionCode:
     bound = _variables(function, names)
     found = _cache[function] = _Known(_pickled(function), names, bound)
     return found.code
+
+
+@lru_cache(maxsize=256)
+def _of_a_module(function: Callable[..., Any]) -> FunctionCode:
+    """Return a built-in function of a module, such as `pow`: it has no state."""
+    return _pickled(function)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -1,0 +1,103 @@
+"""The CLI without a system: help, versions, and errors before anything answers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from upon import __version__
+from upon.cli.main import COMMANDS
+
+
+def upon(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPON_")}
+    if home is not None:
+        environment["UPON_HOME"] = str(home)
+    return subprocess.run(
+        [sys.executable, "-m", "upon", *words], env=environment | {"COLUMNS": "120"}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+def subcommands() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, _, _ in COMMANDS:
+        listed = upon(name, "--help").stdout
+        block = re.search(r"─ Commands ─.*?╰", listed, re.DOTALL)
+        found += [(name, word) for word in re.findall(r"^│ (\w+)", block[0], re.MULTILINE)] if block else [(name,)]
+    return found
+
+
+def test_every_command_has_an_example_in_its_help() -> None:
+    commands = subcommands()
+    assert len(commands) >= 20
+    for words in commands:
+        said = upon(*words, "--help")
+        assert said.returncode == 0, words
+        assert "Example: " in said.stdout, words
+        assert "--home" in said.stdout or words == ("rules", "check"), words
+
+
+def test_listings_have_json() -> None:
+    for words in subcommands():
+        if words[-1] in ("list", "show", "tail", "check", "status"):
+            assert "--json" in upon(*words, "--help").stdout, words
+
+
+def test_the_overview_shows_all_commands_in_panels() -> None:
+    said = upon("--help").stdout
+    assert re.findall(r"─ (\w+) ─", said) == ["Options", "Run", "Look", "Author", "Repair"]
+    for name, _, _ in COMMANDS:
+        assert f"│ {name} " in said
+
+
+def test_starting_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom upon.cli.main import build\nbuild()\n"
+        "print([m for m in ('aiohttp', 'pydantic', 'rich.table', 'kafka', 'sqlalchemy', 'cloudpickle', 'upon.config') "
+        "if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_version() -> None:
+    assert upon("--version").stdout == f"upon {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tasks", "list"), ("events", "publish", "--type", "x"), ("invoke", "f"), ("sites", "list"), ("events", "tail")],
+)
+def test_without_a_system_the_remedy_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    said = upon(*words, home=tmp_path)
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert f"{tmp_path}/profile.json is not there; start a system with `upon up`" in said.stderr
+    assert upon(*words, "--home", str(tmp_path)).stderr == said.stderr
+    assert upon("--home", str(tmp_path), *words).stderr == said.stderr
+    assert "Traceback" in upon("--debug", *words, home=tmp_path).stderr
+
+
+def test_a_wrong_command_is_a_usage_error() -> None:
+    for words in (("tasks", "lits"), ("nothing",), ("tasks", "list", "--status", "odd"), ("part", "nothing")):
+        assert upon(*words).returncode == 2, words
+
+
+def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text("{")
+    said = upon("tasks", "list", home=tmp_path)
+    assert said.returncode == 2
+    assert f"{tmp_path}/profile.json" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    said = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m upon --help | true; exit 0"], capture_output=True, text=True, check=True
+    )
+    assert "Traceback" not in said.stderr
