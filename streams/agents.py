@@ -1,89 +1,119 @@
-"""The agent: each record of `upon.events`, in order, to the records it causes; done when Kafka has them.
+"""The agent: records of `upon.events`, in order, to the records they cause; done when Kafka has those.
 
-    record ─▶ react ─▶ outbox.send ─▶ offsets.done ─▶ committed by `commit_regularly`
+    Faust stream ─▶ queue ─▶ all that wait, together: react ─▶ outbox.send ─▶ offsets.done ─▶ commit
+                                                      ▲ next ones gather meanwhile  │
+                                                      └─────────────────────────────┘
 
-One record at a time per worker: more workers and partitions scale it, `concurrency` does not (Faust commits past
-events in flight). Guarantee: an event's offset is committed only after everything it caused is in Kafka. An
-unexpected exception ends the worker, with nothing committed, so that its replacement reads the record again.
+So a lone event leaves at once, and under load one trip to Kafka serves many records. One such trip at a time: more
+workers and partitions scale it, `concurrency` does not. Guarantee: an event's offset is committed only after
+everything that it caused is in Kafka. An unexpected exception ends the worker with nothing committed, so that its
+replacement reads the records again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from upon.logs import get_logger
 from upon.messages import DeadLetter, InvocationBatch, encode
 from upon.streams.catalogue import Catalogue
-from upon.streams.deadletters import Received, letter
+from upon.streams.deadletters import Received, letter_about_event
 from upon.streams.offsets import Offsets
-from upon.streams.outbox import Outbox, Outgoing, Refused
-from upon.streams.reactions import Reaction, react
+from upon.streams.outbox import Outbox, Outgoing
+from upon.streams.reactions import Fired, batches, react
 from upon.topics import Topics
 
 COMMIT_INTERVAL = 0.5
 """Seconds between commits while there is something to commit; after a kill so much is processed again."""
+MAX_TOGETHER = 64
+"""Records that go through one trip to Kafka, at most."""
+MAX_TOGETHER_BYTES = 4 * 1024 * 1024
 log = get_logger(__name__)
 
 Commit = Callable[[Mapping[Any, int]], Awaitable[bool]]
 
 
 class EventAgent:
-    """What the Faust agent does with each event of its stream.
+    """What the Faust agent does with its stream, and where it stands.
 
     Attributes:
         offsets: up to where each partition is done.
-        failed: set with the exception that ended the agent.
     """
 
     def __init__(self, topics: Topics, catalogue: Catalogue, outbox: Outbox) -> None:
         self._topics, self._catalogue, self._outbox = topics, catalogue, outbox
         self.offsets: Offsets[Any] = Offsets()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.moved = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_TOGETHER)
+        self._epoch = 0  # raised when what waits is no longer ours
+        self._taking = True
+        self._moved, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self._draining = False
 
     async def run(self, stream: Any) -> None:
-        """Process a Faust stream of raw records; ends only by being cancelled."""
-        try:
-            await self._process(stream.noack().events())
-        except Exception as error:
-            if not self.failed.done():
-                self.failed.set_exception(error)
-            raise
+        """Take records from a Faust stream, unacknowledged, for `process`."""
+        async for event in stream.noack().events():
+            if self._taking:
+                await self._waiting.put((self._epoch, event.message))
 
-    async def _process(self, events: AsyncIterable[Any]) -> None:
-        async for event in events:
-            if self._draining:
+    async def process(self) -> None:
+        """Handle the records that `run` takes, for ever."""
+        while True:
+            messages = self._together(await self._waiting.get())
+            if not messages:
                 continue
-            message = event.message
             self._idle.clear()
             try:
-                await self.handle(received(message))
-                self.offsets.done(message.tp, message.offset)
-                self.moved.set()
+                await self.handle([received(message) for message in messages])
+                for message in messages:
+                    self.offsets.done(message.tp, message.offset)
+                self._moved.set()
             finally:
                 self._idle.set()
 
-    async def handle(self, record: Received) -> None:
-        """Return when Kafka has everything that `record` causes."""
-        reaction = react(record, self._catalogue.matcher, self._catalogue.registry, time.time_ns())
-        outgoing = self._outgoing(reaction)
-        if not outgoing:
-            return
-        refused = await self._outbox.send(outgoing)
-        if refused:
-            await self._bury(record, reaction, refused)
-        _report(record, reaction)
+    def _together(self, first: tuple[int, Any]) -> list[Any]:
+        """Return the first record and those that wait behind it, as far as they are still ours."""
+        messages, size = [], 0
+        item: tuple[int, Any] | None = first
+        while item is not None:
+            epoch, message = item
+            if epoch == self._epoch:
+                messages.append(message)
+                size += len(message.value or b"")
+            full = len(messages) >= MAX_TOGETHER or size >= MAX_TOGETHER_BYTES
+            item = None if full or self._waiting.empty() else self._waiting.get_nowait()
+        return messages
 
-    def _outgoing(self, reaction: Reaction) -> list[Outgoing]:
-        return [self._invocations(batch) for batch in reaction.batches] + [
-            self._letter(one) for one in reaction.letters
-        ]
+    async def handle(self, records: Sequence[Received]) -> None:
+        """Return when Kafka has everything that `records` cause."""
+        catalogue, now = self._catalogue, time.time_ns()
+        reactions = [react(record, catalogue.matcher, catalogue.registry, now) for record in records]
+        firings = [one.firing for reaction in reactions for one in reaction.fired]
+        letters = [one for reaction in reactions for one in reaction.letters]
+        together = batches(firings, now)
+        refused = await self._outbox.send([self._invocations(one) for one in together])
+        for refusal in refused:
+            batch = together[refusal.index]
+            ids = {invocation.id for invocation in batch.invocations}
+            log.error(
+                "rules could not fire", action="fire", site=batch.site, error=refusal.reason, invocations=len(ids)
+            )
+            letters += [
+                _undelivered(record, fired, refusal.reason, now)
+                for record, reaction in zip(records, reactions, strict=True)
+                for fired in reaction.fired
+                if fired.firing.site == batch.site and fired.firing.invocation.id in ids
+            ]
+        await self._bury(letters)
+
+    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
+        for one in letters:
+            log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
+        for refused in await self._outbox.send([self._letter(one) for one in letters]):
+            one = letters[refused.index]
+            log.error("a dead letter was refused", action="deadletter", origin=one.origin, error=refused.reason)
 
     def _invocations(self, batch: InvocationBatch) -> Outgoing:
         return Outgoing(self._topics.invocations(batch.site), batch.invocations[0].code.encode(), encode(batch))
@@ -91,36 +121,24 @@ class EventAgent:
     def _letter(self, one: DeadLetter) -> Outgoing:
         return Outgoing(self._topics.deadletter, one.origin.encode(), encode(one))
 
-    async def _bury(self, record: Received, reaction: Reaction, refused: Iterable[Refused]) -> None:
-        """Make dead letters of the batches that Kafka will never take."""
-        letters = []
-        for one in refused:
-            if one.index >= len(reaction.batches):
-                log.error("a dead letter was refused", action="deadletter", origin=record.origin, error=one.reason)
-                continue
-            batch = reaction.batches[one.index]
-            rules = sorted({invocation.cause.rule for invocation in batch.invocations if invocation.cause})
-            reason = f"rule {', '.join(rules)}: site {batch.site}: {one.reason}; `upon sites list` shows what there is"
-            letters.append(letter(record, reason, time.time_ns(), about=f"site\x00{batch.site}\x00{one.index}"))
-            log.error("a rule could not fire", action="deadletter", origin=record.origin, error=reason)
-        await self._outbox.send([self._letter(one) for one in letters])
+    async def drain(self, timeout: float, *, for_good: bool = False) -> bool:
+        """Drop what waits, as partitions leave or the worker ends: it is read again from the last commit.
 
-    async def drain(self, timeout: float) -> None:
-        """Take no further record; return when the one in hand is done, or after `timeout` s."""
-        self._draining = True
+        Args:
+            timeout: s to wait for what is in hand.
+            for_good: take nothing any more.
+
+        Returns:
+            Whether what was in hand is done.
+        """
+        self._epoch += 1
+        self._taking = not for_good
         try:
             await asyncio.wait_for(self._idle.wait(), timeout)
         except TimeoutError:
-            log.debug("a record is left for the next worker", action="stop")
-
-    async def settle(self, commit: Commit, timeout: float) -> None:
-        """Commit what is done before partitions go to another worker; wait for the record in hand, but not long."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-                await self.commit(commit)
-        except TimeoutError:
-            log.debug("partitions go with a record in hand", action="rebalance")
+            log.debug("records are left for the next worker", action="drain")
+            return False
+        return True
 
     async def commit(self, commit: Commit) -> None:
         """Commit what is done, if there is anything new."""
@@ -133,8 +151,8 @@ class EventAgent:
     async def commit_regularly(self, commit: Commit) -> None:
         """Commit every `COMMIT_INTERVAL` while records are done; sleeps while there are none."""
         while True:
-            await self.moved.wait()
-            self.moved.clear()
+            await self._moved.wait()
+            self._moved.clear()
             await self.commit(commit)
             await asyncio.sleep(COMMIT_INTERVAL)
 
@@ -153,9 +171,13 @@ def received(message: Any) -> Received:
     )
 
 
-def _report(record: Received, reaction: Reaction) -> None:
-    for batch in reaction.batches:
-        for invocation in batch.invocations:
-            log.debug("rule fired", action="fire", id=invocation.id, site=batch.site, origin=record.origin)
-    for one in reaction.letters:
-        log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
+def _undelivered(record: Received, fired: Fired, reason: str, now: int) -> DeadLetter:
+    rule = fired.firing.invocation.cause.rule if fired.firing.invocation.cause else ""
+    return letter_about_event(
+        record,
+        fired.position,
+        fired.event,
+        f"rule {rule}: site {fired.firing.site}: {reason}; `upon sites list` shows what there is",
+        now,
+        about=f"site\x00{rule}",
+    )

@@ -13,6 +13,7 @@ Faust runs inside the part's event loop: no banner, no web server, no signal han
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,9 +35,11 @@ from upon.streams.catalogue import Catalogue
 from upon.streams.outbox import Outbox
 
 CLIENT_ID = "upon-streams"
-SETTLE_TIMEOUT = 3.0
-"""Seconds that a rebalance waits for the record in hand; less than the session timeout."""
-STOP_TIMEOUT = 3.0
+DRAIN_TIMEOUT = 3.0
+"""Seconds that a rebalance or a stop waits for the records in hand; less than the session timeout."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread must hand on the interpreter. Faust's consumer has a thread of its own: with Python's
+5 ms the two wait for each other at each socket call."""
 log = get_logger(__name__)
 
 
@@ -47,6 +50,7 @@ async def main(part: Part, settings: Settings) -> None:
         KafkaUnavailable: Kafka does not answer, or does not let the worker go on.
     """
     kafka, topics = settings.need_kafka(), settings.topics
+    sys.setswitchinterval(SWITCH_INTERVAL)
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
     async with Outbox(kafka, CLIENT_ID) as outbox, _catalogue(settings) as (catalogue, following):
         agent = EventAgent(topics, catalogue, outbox)
@@ -54,20 +58,20 @@ async def main(part: Part, settings: Settings) -> None:
             committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
             crashed = asyncio.create_task(app._crashed.wait())
             stopping = asyncio.create_task(part.stopping.wait())
-            watched = {committing, crashed, stopping, following, agent.failed}
+            processing = asyncio.create_task(agent.process())
+            watched = {processing, committing, crashed, stopping, following}
             try:
                 await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
                 if assigned.done():
                     part.ready(group=app.conf.id, rules=len(catalogue.matcher))
                     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not part.stopping.is_set():
-                    _raise_what_ended(app, committing, following, agent.failed)
-                await agent.drain(STOP_TIMEOUT)
+                    _raise_what_ended(app, processing, committing, following)
+                await agent.drain(DRAIN_TIMEOUT, for_good=True)
                 await agent.commit(app.consumer._commit)
             finally:
-                for task in (committing, crashed, stopping):
+                for task in (processing, committing, crashed, stopping):
                     task.cancel()
-                agent.failed.cancel()
 
 
 @asynccontextmanager
@@ -122,7 +126,8 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
     assigned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def on_revoked(_app: Any, revoked: Any, **_: Any) -> None:
-        await agent.settle(app.consumer._commit, SETTLE_TIMEOUT)
+        await agent.drain(DRAIN_TIMEOUT)
+        await agent.commit(app.consumer._commit)
         agent.offsets.forget(revoked)
 
     async def on_assigned(_app: Any, partitions: Any, **_: Any) -> None:

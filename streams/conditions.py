@@ -15,17 +15,26 @@ from __future__ import annotations
 
 import datetime
 import re
+import sys
 from collections.abc import Mapping
 from functools import cached_property
+from types import ModuleType
 from typing import Any, Final
 
-import cel
 import msgspec
-from cel.stdlib import STDLIB_FUNCTIONS, add_stdlib_to_context
 
-from upon.errors import InputError
-from upon.events import Event
-from upon.streams.wording import article, suggestion
+# `cel` imports its command line, and that a terminal toolkit: 0.1 s of each part's start, for nothing.
+_had_cli = "cel.cli" in sys.modules
+sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
+import cel  # noqa: E402
+from cel.stdlib import STDLIB_FUNCTIONS, add_stdlib_to_context  # noqa: E402
+
+if not _had_cli:
+    del sys.modules["cel.cli"]
+
+from upon.errors import InputError  # noqa: E402
+from upon.events import Event  # noqa: E402
+from upon.streams.wording import article, suggestion  # noqa: E402
 
 MAX_LENGTH = 4096
 """Characters of one expression; the parser recurses."""
@@ -36,7 +45,8 @@ _CONVERSIONS = {"string", "int", "uint", "double", "bytes", "timestamp", "durati
 _MOMENTS = {"FullYear", "Month", "DayOfMonth", "Date", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds"}
 _MACROS = {"has", "all", "exists", "exists_one", "map", "filter"}
 _CORE = _STRINGS | _CONVERSIONS | {f"get{name}" for name in (*_MOMENTS, "Milliseconds")} | _MACROS | {"of", "none"}
-FUNCTIONS = _CORE | {name.rpartition(".")[2] for name in STDLIB_FUNCTIONS}
+_EXTENSIONS = frozenset(name.rpartition(".")[2] for name in STDLIB_FUNCTIONS)
+FUNCTIONS = _CORE | _EXTENSIONS
 _NAMESPACES = frozenset(name.partition(".")[0] for name in STDLIB_FUNCTIONS if "." in name) | {"optional"}
 _TYPES = frozenset({"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"})
 _BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
@@ -78,10 +88,16 @@ class Scope:
 
     @cached_property
     def context(self) -> cel.Context:
+        """What expressions of core functions are evaluated in."""
         names: dict[str, Any] = dict.fromkeys(ATTRIBUTES)
         names.update(self.fields)
         names["event"] = self.fields
-        context = cel.Context(names)
+        return cel.Context(names)
+
+    @cached_property
+    def extended_context(self) -> cel.Context:
+        """The same with the extension functions, which take longer to add than most expressions to evaluate."""
+        context = self.context
         add_stdlib_to_context(context)
         return context
 
@@ -96,7 +112,7 @@ class Expression:
         ExpressionError: it does not compile, is too long, or uses an unknown function or name.
     """
 
-    __slots__ = ("_program", "source")
+    __slots__ = ("_extended", "_program", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -111,6 +127,7 @@ class Expression:
         except BaseException as error:  # a panic in the library is no Exception
             raise ExpressionError(_syntax_problem(error)) from None
         _check_functions(self._program)
+        self._extended = any(name.rpartition(".")[2] in _EXTENSIONS for name in self._program.functions())
         _check_names(self._program, source)
 
     def __repr__(self) -> str:
@@ -129,7 +146,7 @@ class Expression:
             EvaluationError: a field is missing, types do not fit, or the value is not plain data.
         """
         try:
-            found = self._program.execute(scope.context)
+            found = self._program.execute(scope.extended_context if self._extended else scope.context)
         except _PASSED_ON:
             raise
         except BaseException as error:

@@ -1,6 +1,6 @@
 """From one record of `upon.events` to the records it causes: batches of invocations, and dead letters.
 
-    read_record ─▶ match ─▶ fire ─▶ one InvocationBatch per site and function
+    read_record ─▶ match ─▶ fire ─▶ a firing; `batches` joins them, one InvocationBatch per site and function
          │                    └───▶ a dead letter: the rule, the expression, the reason
          └─────────────────────────▶ a dead letter: this is no CloudEvent
 
@@ -9,6 +9,7 @@ Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is re
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from upon.errors import EventError
@@ -26,12 +27,20 @@ PRINCIPAL = "streams"
 
 
 @dataclass(frozen=True, slots=True)
-class Reaction:
-    """What a record causes. The order of events within a batch is that of the record."""
+class Fired:
+    """A firing and the event behind it. `position`: which one of a batch record, None for a single event."""
 
-    batches: tuple[InvocationBatch, ...] = ()
+    firing: Firing
+    event: Event
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a record causes, in the order of its events."""
+
+    fired: tuple[Fired, ...] = ()
     letters: tuple[DeadLetter, ...] = ()
-    events: int = 0  # that could be read
 
 
 def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
@@ -45,7 +54,7 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
     """
     found = read_record(record.value, record.headers)
     alone = len(found) == 1 and not _is_list(record.value)
-    firings: list[Firing] = []
+    fired: list[Fired] = []
     letters: list[DeadLetter] = []
     for number, event in enumerate(found):
         position = None if alone else number
@@ -56,14 +65,13 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
         for rule in matcher.match(scope.fields):
             outcome = fire(rule, scope, registry, record.recorded)
             if isinstance(outcome, Firing):
-                firings.append(outcome)
+                fired.append(Fired(outcome, event, position))
             elif isinstance(outcome, Refusal):
                 letters.append(letter_about_event(record, position, event, outcome.reason, now, about=rule.name))
-    events = sum(isinstance(event, Event) for event in found)
-    return Reaction(tuple(batches(firings, now)), tuple(letters), events)
+    return Reaction(tuple(fired), tuple(letters))
 
 
-def batches(firings: list[Firing], now: int) -> list[InvocationBatch]:
+def batches(firings: Iterable[Firing], now: int) -> list[InvocationBatch]:
     """Return the invocations in batches, one per site and function, a new one past `COALESCE_BYTES`.
 
     Of invocations with the same id only the first is kept.
