@@ -14,11 +14,13 @@ help: ## show this
 .venv/demo: .venv/bin/python pyproject.toml
 	@echo "installing Upon and what the demo needs into .venv …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@$(BIN)/python -m upon.embedded.install
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml
 	@echo "installing Upon and what its tests need into .venv …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m upon.embedded.install
 	@touch $@ .venv/demo
 
 demo: .venv/demo ## images land in a folder, a rule runs a function on each: the main job, on this machine

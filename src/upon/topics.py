@@ -22,6 +22,8 @@ from upon.messages import MAX_RECORD
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 PREFIX = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}")
 
+# The broker's clock stamps what is consumed by time: an instrument's may be hours off, and then Kafka refuses it.
+_LARGE = {"max.message.bytes": str(MAX_RECORD), "message.timestamp.type": "LogAppendTime"}
 _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
 
 
@@ -84,19 +86,17 @@ class Topics:
 
     def shared(self, partitions: int = 4) -> list[TopicSpec]:
         """Return the topics every deployment has, whatever its sites."""
-        large = {"max.message.bytes": str(MAX_RECORD)}
         return [
-            TopicSpec(self.events, partitions, large),
-            TopicSpec(self.results, partitions, large),
-            TopicSpec(self.registry, 1, {**_COMPACTED, **large}),
+            TopicSpec(self.events, partitions, _LARGE),
+            TopicSpec(self.results, partitions, _LARGE),
+            TopicSpec(self.registry, 1, {**_COMPACTED, **_LARGE}),
             TopicSpec(self.sites, 1, _COMPACTED),
-            TopicSpec(self.deadletter, 1, large),
+            TopicSpec(self.deadletter, 1, _LARGE),
         ]
 
     def of_site(self, site: str, partitions: int = 4) -> list[TopicSpec]:
         """Return the topics that one site needs."""
-        large = {"max.message.bytes": str(MAX_RECORD)}
-        return [TopicSpec(self.invocations(site), partitions, large), TopicSpec(self.control(site), 1)]
+        return [TopicSpec(self.invocations(site), partitions, _LARGE), TopicSpec(self.control(site), 1)]
 
 
 def checked_site(site: str) -> str:

@@ -38,6 +38,8 @@ STOP_GRACE = 3.0
 KAFKA_GRACE = 1.5
 EXTERNAL_PATIENCE = 5.0
 """Seconds that a broker named with --kafka has to answer."""
+LOG_END = 20_000
+"""Bytes at the end of a part's log in which the reason of its death is looked for."""
 SAID_WHY = 2
 """Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
 
@@ -149,7 +151,9 @@ class Supervisor:
         if name != KAFKA:
             return await child.ready or None
         ended = asyncio.create_task(child.wait())
-        ready = asyncio.create_task(answers(self.addresses.kafka, timeout=120))
+        assert self._broker is not None
+        cluster = self._broker.identity.cluster  # so that another Kafka at this port is not taken for ours
+        ready = asyncio.create_task(answers(self.addresses.kafka, timeout=120, cluster=cluster))
         await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
         for task in (ended, ready):
             task.cancel()
@@ -194,18 +198,19 @@ class Supervisor:
     def _give_up(self, name: str, code: int, reason: str) -> None:
         message = f"{name} does not start ({parts.describe_exit(code)}): {reason or 'it said nothing'}"
         if name == KAFKA and self._broker is not None:
-            self._failure = KafkaStartError(self._broker.diagnose())
+            self._failure = KafkaStartError(self._broker.diagnose(self._log_end(name), code))
         else:
             self._failure = PartFailed(f"{message}\nIts log: {self._log(name)}")
         self.stopping.set()
 
     def _reason(self, name: str) -> str:
-        if name == KAFKA:
-            return ""
+        return "" if name == KAFKA else parts.last_message(self._log_end(name).splitlines())
+
+    def _log_end(self, name: str) -> str:
         try:
             with self._log(name).open("rb") as log:
-                log.seek(max(0, self._log(name).stat().st_size - 20_000))
-                return parts.last_message(log.read().decode(errors="replace").splitlines())
+                log.seek(max(0, self._log(name).stat().st_size - LOG_END))
+                return log.read().decode(errors="replace")
         except OSError:
             return ""
 
