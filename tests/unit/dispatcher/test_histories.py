@@ -1,0 +1,331 @@
+"""Generated histories: whatever arrives, is lost, comes late or twice, each id has exactly one result.
+
+Managers are simulated as the protocol says they behave: they hold what they were given until it ends, keep outcomes
+until these are Stored, forget nothing when their connection breaks, and die with all they hold. Kafka stores
+published results in any order. A dispatcher may be killed at any time and be followed by one that knows only what
+is in Kafka; it then reads on from the committed offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from upon.dispatcher import protocol
+from upon.dispatcher.done import DoneIds
+from upon.dispatcher.instructions import (
+    CancelAsked,
+    CodeKnown,
+    Commit,
+    Heard,
+    Input,
+    ManagerGone,
+    Now,
+    Pause,
+    PublishResult,
+    RecordRead,
+    ResultsStored,
+    Resume,
+    Send,
+    SendCode,
+    Tick,
+)
+from upon.dispatcher.protocol import Attempt, Outcome
+from upon.dispatcher.state import State
+from upon.messages import FINAL, Failure, Invocation, InvocationBatch, Result, Retry
+
+CODES = ["c0", "c1"]
+RETRIES = [
+    Retry(jitter=False),
+    Retry(attempts=1, jitter=False),
+    Retry(attempts=3, on=("ValueError", "WorkerLost"), initial=1.0),
+]
+BAD = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
+
+
+@dataclass
+class Peer:
+    """A manager as it behaves."""
+
+    id: str
+    slots: int
+    known: bool = False  # the dispatcher counts on it
+    connected: bool = True
+    holds: dict[tuple[str, int], str] = field(default_factory=dict)  # attempt → code
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)  # not Stored yet
+    codes: set[str] = field(default_factory=set)
+
+
+class Histories(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mono = 1000.0
+        self.log: list[list[RecordRead]] = [[], []]  # the invocations topic: records of two partitions
+        self.read = [0, 0]
+        self.committed = [0, 0]
+        self.kafka: dict[str, Result] = {}  # stored results
+        self.published: dict[str, Result] = {}  # by this dispatcher
+        self.unstored: list[Result] = []
+        self.codes: set[str] = set()
+        self.peers: dict[str, Peer] = {}
+        self.count = 0
+        self.paused = False
+        self.start()
+
+    def start(self) -> None:
+        """A new dispatcher, which knows what is in Kafka."""
+        done = DoneIds()
+        for id in self.kafka:
+            done.add(id)
+        self.state = State(done=done, session=f"s{self.mono}", max_tasks=12, random=lambda: 1.0)
+        self.published, self.unstored, self.paused = {}, [], False
+        self.read = list(self.committed)
+        for code in self.codes:
+            self.do(CodeKnown(code))
+
+    # ------------------------------------------------------------------------------------------ the shell
+
+    def do(self, event: Input) -> None:
+        for said in self.state.handle(event, Now(self.mono, int(self.mono * 1e9))):
+            self.carry_out(said)
+        self.state.check_invariants()
+
+    def carry_out(self, said: Any) -> None:
+        match said:
+            case PublishResult(result):
+                assert result.status in FINAL
+                assert result.id not in self.published, f"two results of {result.id}"
+                assert result.id not in self.kafka, f"{result.id} was done, and done again"
+                self.published[result.id] = result
+                self.unstored.append(result)
+            case Commit(offsets):
+                for partition, offset in offsets.items():
+                    assert offset >= self.committed[partition], "commits go forward"
+                    for record in self.log[partition][:offset]:
+                        for invocation in record.batch.invocations:
+                            assert invocation.id in self.kafka, f"{invocation.id} is committed and has no result"
+                    self.committed[partition] = offset
+            case SendCode(manager, code):
+                assert code in self.codes
+                self.peers[manager].codes.add(code)
+            case Send(manager, message):
+                self.to_peer(self.peers[manager], message)
+            case Pause():
+                self.paused = True
+            case Resume():
+                self.paused = False
+
+    def to_peer(self, peer: Peer, message: protocol.FromDispatcher) -> None:
+        if not peer.connected:
+            return
+        match message:
+            case protocol.Tasks():
+                for task in message.assignments:
+                    key = (task.id, task.attempt)
+                    assert task.code in peer.codes, "a task came before its code"
+                    assert key not in peer.holds, f"{key} was given twice"
+                    assert task.id not in self.kafka, f"{task.id} is done and was given to {peer.id}"
+                    peer.holds[key] = task.code
+            case protocol.Cancel():
+                for attempt in message.attempts:
+                    key = (attempt.id, attempt.attempt)
+                    if peer.holds.pop(key, None):
+                        peer.outcomes[key] = Outcome(*key, "cancelled")
+            case protocol.Stored():
+                for attempt in message.attempts:
+                    peer.outcomes.pop((attempt.id, attempt.attempt), None)
+            case protocol.Beat(known=known):
+                peer.known = known
+
+    # -------------------------------------------------------------------------------------------- arrivals
+
+    @rule(
+        partition=st.integers(0, 1),
+        ids=st.lists(st.integers(0, 30), min_size=0, max_size=4),
+        code=st.sampled_from(CODES),
+        retry=st.sampled_from(RETRIES),
+    )
+    def arrive(self, partition: int, ids: list[int], code: str, retry: Retry) -> None:
+        """A record is written; ids come again now and then."""
+        invocations = tuple(Invocation(id=f"i{n}", code=code, function="f", payload=b"p", retry=retry) for n in ids)
+        batch = InvocationBatch(site="s", group="g", invocations=invocations)
+        self.log[partition].append(RecordRead(partition, len(self.log[partition]), batch))
+
+    @rule(partition=st.integers(0, 1))
+    def fetch(self, partition: int) -> None:
+        if not self.paused and self.read[partition] < len(self.log[partition]):
+            self.read[partition] += 1
+            self.do(self.log[partition][self.read[partition] - 1])
+
+    @rule(code=st.sampled_from(CODES))
+    def code(self, code: str) -> None:
+        self.codes.add(code)
+        self.do(CodeKnown(code))
+
+    @rule(number=st.integers(0, 30))
+    def cancel(self, number: int) -> None:
+        self.do(CancelAsked((f"i{number}",)))
+
+    @precondition(lambda self: self.unstored)
+    @rule(data=st.data())
+    def store(self, data: st.DataObject) -> None:
+        stored = data.draw(st.lists(st.sampled_from(self.unstored), min_size=1, max_size=3, unique_by=lambda r: r.id))
+        self.settle(stored)
+
+    def settle(self, stored: list[Result]) -> None:
+        for result in stored:
+            self.unstored.remove(result)
+            self.kafka[result.id] = result
+        self.do(ResultsStored(tuple(result.id for result in stored)))
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 16.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes; managers that are connected beat in between, those that are not do not."""
+        end = self.mono + seconds
+        while self.mono < end:
+            self.mono = min(end, self.mono + 1.0)
+            for peer in list(self.peers.values()):
+                if peer.connected:
+                    self.say(peer, protocol.Heartbeat(len(peer.holds)))
+            self.do(Tick())
+
+    # -------------------------------------------------------------------------------------------- managers
+
+    def say(self, peer: Peer, message: protocol.FromManager) -> None:
+        if peer.connected:
+            self.do(Heard(peer.id, message))
+
+    def say_ready(self, peer: Peer) -> None:
+        held = tuple(Attempt(*key) for key in [*peer.holds, *peer.outcomes])
+        self.say(peer, protocol.Ready(peer.id, "h", 1, (1,), peer.slots, "3.11", tuple(peer.codes), held))
+        for outcome in list(peer.outcomes.values()):
+            self.say(peer, protocol.Results((outcome,)))
+
+    @precondition(lambda self: len(self.peers) < 3)
+    @rule(slots=st.integers(1, 2))
+    def manager_comes(self, slots: int) -> None:
+        self.count += 1
+        peer = self.peers[f"m{self.count}"] = Peer(f"m{self.count}", slots)
+        self.say_ready(peer)
+
+    @precondition(lambda self: self.peers)
+    @rule(data=st.data(), clean=st.booleans())
+    def manager_dies(self, data: st.DataObject, clean: bool) -> None:
+        peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
+        if clean:
+            self.say(peer, protocol.Bye("stopped"))
+        peer.holds.clear()
+        self.do(ManagerGone(peer.id, "its connection broke"))
+        del self.peers[peer.id]
+
+    @precondition(lambda self: self.peers)
+    @rule(data=st.data())
+    def connection_breaks_or_heals(self, data: st.DataObject) -> None:
+        """It stays alive and holds what it holds; when it is back it hears that it is not known, and says Ready."""
+        peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
+        peer.connected = not peer.connected
+        if peer.connected:
+            self.beat(peer)
+        elif data.draw(st.booleans()):  # else it is found out by silence
+            self.do(ManagerGone(peer.id, "its connection broke"))
+
+    def beat(self, peer: Peer) -> None:
+        self.do(ManagerGone(peer.id, "its connection broke"))  # as the router sees a new descriptor
+        self.say(peer, protocol.Heartbeat(len(peer.holds)))
+        if not peer.known:
+            self.say_ready(peer)
+
+    def pick(self, data: st.DataObject) -> tuple[Peer, tuple[str, int]] | None:
+        choices = [(peer, key) for peer in self.peers.values() for key in peer.holds]
+        return data.draw(st.sampled_from(choices)) if choices else None
+
+    @rule(data=st.data())
+    def task_starts(self, data: st.DataObject) -> None:
+        if picked := self.pick(data):
+            self.say(picked[0], protocol.Started((protocol.Begun(*picked[1], 5, 7),)))
+
+    @rule(data=st.data(), failed=st.booleans())
+    def task_ends(self, data: st.DataObject, failed: bool) -> None:
+        if picked := self.pick(data):
+            peer, key = picked
+            del peer.holds[key]
+            outcome = Outcome(*key, "failed", failure=BAD) if failed else Outcome(*key, "succeeded", b"m\x01")
+            peer.outcomes[key] = outcome
+            self.say(peer, protocol.Results((outcome,)))
+
+    @rule(data=st.data())
+    def worker_dies(self, data: st.DataObject) -> None:
+        if picked := self.pick(data):
+            peer, key = picked
+            if peer.connected:  # a death is told once; not told, the manager no longer holds the task
+                del peer.holds[key]
+                self.say(peer, protocol.Lost((protocol.Death(*key, "killed", 7, -9, 5, 6),)))
+
+    @precondition(lambda self: self.peers)
+    @rule(data=st.data())
+    def an_outcome_is_told_again(self, data: st.DataObject) -> None:
+        outcomes = [(peer, outcome) for peer in self.peers.values() for outcome in peer.outcomes.values()]
+        if outcomes:
+            peer, outcome = data.draw(st.sampled_from(outcomes))
+            self.say(peer, protocol.Results((outcome,)))
+
+    @rule()
+    def dispatcher_is_killed(self) -> None:
+        self.start()
+        for peer in self.peers.values():
+            peer.known = False
+            if peer.connected:
+                self.say_ready(peer)
+
+    # -------------------------------------------------------------------------------- what is always true
+
+    @invariant()
+    def nothing_is_committed_without_a_result(self) -> None:
+        for partition, offset in enumerate(self.committed):
+            for record in self.log[partition][:offset]:
+                assert all(invocation.id in self.kafka for invocation in record.batch.invocations)
+
+    @invariant()
+    def a_manager_is_not_overcommitted(self) -> None:
+        for manager in self.state.book.managers.values():
+            assert all(task.manager == manager.id for task in manager.tasks.values())
+
+    def teardown(self) -> None:
+        """In the end, with code, time and one good manager, everything has its result and is committed."""
+        for code in CODES:
+            self.code(code)
+        for peer in list(self.peers.values()):
+            self.do(ManagerGone(peer.id, "its connection broke"))
+        self.peers = {}
+        peer = self.peers["good"] = Peer("good", 4)
+        self.say_ready(peer)
+        for _ in range(400):
+            for partition in (0, 1):
+                self.fetch(partition)
+            for key in list(peer.holds):
+                del peer.holds[key]
+                outcome = peer.outcomes[key] = Outcome(*key, "succeeded", b"m\x01")
+                self.say(peer, protocol.Results((outcome,)))
+            self.settle(list(self.unstored))
+            self.wait(1.0)
+            if self.committed == [len(log) for log in self.log]:
+                break
+        asked = {i.id for log in self.log for record in log for i in record.batch.invocations}
+        assert set(self.kafka) == asked, "not every invocation has a result"
+        assert self.committed == [len(log) for log in self.log]
+        assert not self.state.book.tasks
+        assert not peer.outcomes, "a manager was not told that its outcomes are stored"
+
+
+Histories.TestCase.settings = settings(
+    max_examples=120,
+    report_multiple_bugs=False,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+TestHistories = Histories.TestCase
