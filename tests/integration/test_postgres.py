@@ -1,0 +1,176 @@
+"""The task store on a real PostgreSQL, from Debian's package, started for these tests alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.conftest import missing
+from tests.services import DEADLINE, Records, Running, eventually, invocation, result, service
+from upon import api
+from upon.messages import Cause, Failure, InvocationBatch, Started
+from upon.topics import Topics
+
+
+class Postgres:
+    """A PostgreSQL server of the tests' own, on 127.0.0.1."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.folder = programs, folder
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            self.port = one.getsockname()[1]
+
+    def run(self, program: str, *words: str) -> None:
+        """Run one of its programs, as the user `postgres` if we are root: it refuses to run as root."""
+        command = [str(self.programs / program), *words]
+        if os.geteuid() == 0:
+            command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c fsync=off"
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-l", f"{self.folder}/log", "-o", options, "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
+
+    def database(self, name: str) -> str:
+        """Make a database and return its URL."""
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}"'))
+        engine.dispose()
+        return self.url(name).replace("+psycopg", "")
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        missing("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="upon-postgres-"))
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    one = Postgres(found[-1], folder)
+    try:
+        one.run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        one.start()
+        yield one
+        one.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def records(kafka: str, topics: Topics) -> Records:
+    return Records(kafka, topics)
+
+
+@pytest.fixture
+async def running(kafka: str, topics: Topics, records: Records, postgres: Postgres) -> AsyncIterator[Running]:
+    await records.announce()
+    async with service(kafka, topics, UPON_DATABASE=postgres.database(topics.prefix)) as one:
+        yield one
+
+
+async def test_the_whole_way_in_any_order(running: Running, records: Records) -> None:
+    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="a", event_source="/x")
+    await records.results(started=[Started(id="a", started=5)])
+    assert (await running.task_with("a", "running")).started is not None
+    await records.results(result("a", {"n": 1}, cause=cause), result("a", 2))
+    done = await running.task_with("a", "succeeded")
+    assert (done.result, done.rule, done.function) == ({"n": 1}, "r", "pow")
+    at = 1_767_225_600_000_000_000
+    one = invocation("a", cause=cause, version=3)
+    await records.invocations(InvocationBatch(site="local", principal="anna", submitted=at, invocations=(one,)))
+    failure = Failure(type="E\x00", message="bad\x00", traceback="\x00")
+    await records.results(result("b\x00", status="failed", failure=failure), started=[Started(id="a", started=9)])
+    await records.results(result("c"))
+    await running.task_with("c", "succeeded")
+    task = await running.task("a")
+    assert (task.status, task.version, task.principal) == ("succeeded", 3, "anna")
+    failed = await running.ask("GET", "/v1/tasks?status=failed")
+    assert [(one["id"], one["error"]["type"]) for one in failed] == [("b\\x00", "E\x00")]
+    assert [one["id"] for one in await running.ask("GET", "/v1/tasks?rule=r")] == ["a"]
+    assert [one["id"] for one in await running.ask("GET", "/v1/tasks?function=pow&status=succeeded")] == ["a", "c"]
+
+
+async def test_kill_9_in_the_middle_of_the_projection(
+    running: Running, records: Records, postgres: Postgres, topics: Topics
+) -> None:
+    total = 5_000
+    ids = [f"t{n}" for n in range(total)]
+
+    async def produce() -> None:
+        for start in range(0, total, 250):
+            some = ids[start : start + 250]
+            await records.invocations(InvocationBatch(site="local", invocations=tuple(map(invocation, some))))
+            await records.results(*[result(id) for id in some])
+
+    producing = asyncio.create_task(produce())
+
+    async def under_way() -> bool:
+        return bool(await running.ask("GET", "/v1/tasks?limit=1"))
+
+    await eventually(under_way, "some tasks are stored")
+    await running.kill()
+    await running.start()
+    await producing
+
+    async def all_there() -> bool:
+        return bool((await running.ask("GET", "/v1/status"))["lag"].get("service", 1) == 0)
+
+    await eventually(all_there, "the projection has caught up")
+    engine = create_engine(postgres.url(topics.prefix))
+    with engine.connect() as connection:
+        counted = connection.execute(text("SELECT status, accepted, count(*) FROM tasks GROUP BY 1, 2")).all()
+    engine.dispose()
+    assert [tuple(row) for row in counted] == [("succeeded", True, total)]
+
+
+async def test_a_database_that_is_away_holds_up_no_result(
+    running: Running, records: Records, postgres: Postgres
+) -> None:
+    async with running.stream() as stream:
+        await stream.ask(api.Attach(request=1, group="g"))
+        postgres.stop()
+        try:
+            await records.results(result("while away", group="g"))
+            assert set(await stream.results(1)) == {"while away"}
+            said = await running.refused("GET", "/v1/tasks/x", status=503)
+            assert said.error == "ServiceUnavailable"
+        finally:
+            postgres.start()
+    task = await eventually(lambda: _there(running, "while away"), "the projection goes on", DEADLINE)
+    assert task.status == "succeeded"
+
+
+async def test_no_database_no_start(kafka: str, topics: Topics) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    with pytest.raises(AssertionError, match="cannot be opened") as caught:
+        async with service(kafka, topics, UPON_DATABASE=f"postgresql://me:secret@127.0.0.1:{port}/x"):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def _there(running: Running, id: str) -> api.Task | None:
+    try:
+        return await running.task(id)
+    except AssertionError:  # not yet
+        return None

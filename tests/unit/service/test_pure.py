@@ -1,0 +1,118 @@
+"""The service's pure deciders: splitting of batches, records of events, lag, addresses, names of fields, tokens."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+
+from tests.services import invocation
+from upon import errors
+from upon.errors import ConfigError, EventError, FunctionError, PayloadTooLarge, UponError
+from upon.events import Event, read_record
+from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionCode, Timings
+from upon.service.app import listen_address
+from upon.service.lag import behind
+from upon.service.openapi import document
+from upon.service.problems import status_of
+from upon.service.registrar import check_code, check_name
+from upon.service.routes import ROUTES
+from upon.service.routes_events import read_events, records
+from upon.service.submission import batches
+from upon.service.views import hops, moment
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 700_000)), max_size=12))
+def test_batches_keep_order_and_bounds(sizes: list[tuple[str, int]]) -> None:
+    some = [invocation(str(n), code, payload=b"x" * size) for n, (code, size) in enumerate(sizes)]
+    made = list(batches(some))
+    for code in "abc":
+        ids = [one.id for of, batch in made if of == code for one in batch]
+        assert ids == [one.id for one in some if one.code == code]
+    for code, batch in made:
+        assert {one.code for one in batch} == {code}
+        assert len(batch) == 1 or sum(len(one.payload) for one in batch) <= COALESCE_BYTES
+    for (one, left), (two, right) in itertools.pairwise(made):
+        full = sum(len(i.payload) + 256 for i in left) + len(right[0].payload) + 256 > COALESCE_BYTES
+        assert one != two or full, "no more records than needed"
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.integers(0, 400_000)), max_size=8))
+def test_events_travel_by_key_and_in_order(wanted: list[tuple[str | None, int]]) -> None:
+    events = [Event(type="t", source="/s", subject=s, data="x" * size) for s, size in wanted]
+    made = list(records(events))
+    for key in (None, "a", "b"):
+        found = [e for of, value, headers in made if of == key for e in read_record(value, headers)]
+        assert found == [event for event in events if event.key == key]
+    assert all(len(value) <= 1.2 * COALESCE_BYTES for _, value, _ in made)
+
+
+def test_events_that_are_none_name_their_place() -> None:
+    good = Event(type="t", source="/s").to_dict()
+    with pytest.raises(EventError, match=r"^\[1\]: id: is required"):
+        read_events([good, {k: v for k, v in good.items() if k != "id"}])
+    with pytest.raises(EventError, match=r"^specversion"):
+        read_events({**good, "specversion": "0.3"})
+    with pytest.raises(EventError, match=r"^\[0\]: an event is a JSON object"):
+        read_events([3])
+    with pytest.raises(PayloadTooLarge, match="limit"):
+        list(records([Event(type="t", source="/s", data="x" * MAX_PAYLOAD)]))
+
+
+def test_lag() -> None:
+    ends = {("t", 0): 10, ("t", 1): 5, ("u", 0): 7}
+    begins = {("t", 0): 4, ("t", 1): 0, ("u", 0): 0}
+    assert behind({}, begins, ends, {"t"}) == 6 + 5
+    assert behind({("t", 0): 9, ("t", 1): 5}, begins, ends, {"t"}) == 1
+    assert behind({("t", 0): 2}, begins, ends, {"t"}) == 6 + 5, "what retention took is not waited for"
+    assert behind({("t", 0): 99, ("t", 1): 99}, begins, ends, {"t"}) == 0
+    assert behind({}, begins, ends, set()) == 0
+
+
+def test_hops_are_those_that_were_taken() -> None:
+    assert hops(None, 0, Timings(), 0) == []
+    found = hops(None, 1_000_000, Timings(started=3_000_000, finished=4_500_000), 0)
+    assert [(hop.name, hop.after) for hop in found] == [("submitted", 0.0), ("started", 2.0), ("finished", 3.5)]
+    assert moment(0) is None
+    assert moment(2**63 - 1) is not None
+    assert moment(10**30) is None, "a time no calendar has"
+    assert moment(1_767_225_600_123_456_789) == "2026-01-01T00:00:00.123456Z"
+
+
+def test_addresses() -> None:
+    assert listen_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert listen_address("[::1]:8700") == ("::1", 8700)
+    for wrong in ("", "8700", ":8700", "host:", "host:x", "host:99999"):
+        with pytest.raises(ConfigError, match="UPON_LISTEN"):
+            listen_address(wrong)
+
+
+def test_names_and_code() -> None:
+    for good in ("a", "_a", "0.a-b_c", "thumbs.make"):
+        check_name(good)
+    for bad in ("", "-a", ".a", "a/b", "a@1", "a\n"):
+        with pytest.raises(FunctionError):
+            check_name(bad)
+    for wrong in (FunctionCode(hash="", body=b"", python=""), FunctionCode(hash="0" * 64, body=b"x", python="")):
+        with pytest.raises(FunctionError):
+            check_code(wrong)
+
+
+def test_every_error_has_a_status() -> None:
+    found = {name: status_of(cls("x")) for name, cls in errors.all_errors().items()}
+    assert found["RuleError"] == found["EventError"] == 400
+    assert found["KafkaUnavailable"] == found["ServiceUnavailable"] == 503
+    assert found["PayloadTooLarge"] == 413
+    assert all(status == 404 for name, status in found.items() if name.endswith("NotFound") and name[0] != "J")
+    assert status_of(UponError("x")) == 500
+
+
+def test_the_description_is_valid() -> None:
+    described = document(ROUTES)
+    validate(described)
+    assert set(described["paths"]) == {route.path for route in ROUTES}
+    ids = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
+    assert len(set(ids)) == len(ids)
