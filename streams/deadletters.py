@@ -71,12 +71,15 @@ def letter_about_event(
         position: which one of a batch record; None when the record holds one event.
         event: the event; None when it is no event and its JSON must be taken from the record.
     """
-    if position is None:
+    try:
+        if position is None:
+            return letter(record, reason, now, about=about)
+        if event is not None:
+            value = msgspec.json.encode(event.to_dict())
+        else:
+            value = msgspec.json.encode(msgspec.json.decode(record.value or b"")[position])
+    except msgspec.DecodeError:  # it only looked like a batch
         return letter(record, reason, now, about=about)
-    if event is not None:
-        value = msgspec.json.encode(event.to_dict())
-    else:
-        value = msgspec.json.encode(msgspec.json.decode(record.value or b"")[position])
     headers: Sequence[tuple[str, bytes]] = [one for one in record.headers if one[0].lower() != _TYPE]
     alone = Received(
         topic=record.topic,

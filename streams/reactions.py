@@ -53,11 +53,11 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
         now: ns since the epoch.
     """
     found = read_record(record.value, record.headers)
-    alone = len(found) == 1 and not _is_list(record.value)
+    batch = _is_batch(record)
     fired: list[Fired] = []
     letters: list[DeadLetter] = []
     for number, event in enumerate(found):
-        position = None if alone else number
+        position = number if batch else None
         if isinstance(event, EventError):
             letters.append(letter_about_event(record, position, None, f"EventError: {event}", now))
             continue
@@ -100,5 +100,6 @@ def _batch(site: str, invocations: list[Invocation], now: int) -> InvocationBatc
     return InvocationBatch(site=site, principal=PRINCIPAL, submitted=now, invocations=tuple(invocations))
 
 
-def _is_list(value: bytes | None) -> bool:
-    return (value or b"").lstrip()[:1] == b"["
+def _is_batch(record: Received) -> bool:
+    binary = any(name.lower() == "ce_specversion" for name, _ in record.headers)
+    return not binary and (record.value or b"").lstrip()[:1] == b"["

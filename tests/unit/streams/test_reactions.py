@@ -1,0 +1,221 @@
+"""From a record to invocations and dead letters: pure, deterministic, and never an exception."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upon.events import BATCH, Event, from_dict, time_ns
+from upon.ids import rule_invocation_id
+from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionRecord, SiteStatus, encode
+from upon.registry import Registry
+from upon.serialize import loads_plain
+from upon.streams.conditions import Scope
+from upon.streams.deadletters import Received, letter
+from upon.streams.firing import Firing, Refusal, choose_site, fire
+from upon.streams.matcher import Matcher
+from upon.streams.reactions import Reaction, batches, react
+from upon.streams.rules import Rule, rule_from_spec
+
+NOW = 1_000_000_000
+
+
+def rule(**keys: Any) -> Rule:
+    run = {"function": "f", "args": ["${subject}"], **keys.pop("run", {})}
+    return rule_from_spec({"name": "r", "upon": {"type": ["t"]}, "run": run, **keys}, version=3)
+
+
+def registry(*sites: tuple[str, str]) -> Registry:
+    view = Registry()
+    view.apply(FunctionRecord(name="f", version=1, code="c1"))
+    view.apply(FunctionRecord(name="f", version=2, code="c2"))
+    for name, state in sites:
+        view.apply_site(SiteStatus(site=name, pid=1, host="h", at=1, state=state))  # type: ignore[arg-type]
+    return view
+
+
+def event(**keys: Any) -> Event:
+    return Event(**{"type": "t", "source": "/s", "id": "1", "subject": "S", "time": "2026-11-21T10:00:00Z", **keys})
+
+
+def record(*events: Any, batch: bool = False, headers: tuple[tuple[str, bytes], ...] = ()) -> Received:
+    values = [one.to_dict() if isinstance(one, Event) else one for one in events]
+    value = json.dumps(values if batch else values[0]).encode()
+    return Received("events", 2, 7, b"key", value, headers, recorded=5)
+
+
+def test_an_invocation_has_everything_it_needs() -> None:
+    outcome = fire(rule(run={"timeout": 2}), Scope(event()), registry(), 5)
+    assert isinstance(outcome, Firing)
+    one = outcome.invocation
+    assert (outcome.site, one.function, one.version, one.code, one.timeout) == ("local", "f", 2, "c2", 2.0)
+    assert loads_plain(one.payload) == [["S"], {}]
+    assert one.id == rule_invocation_id("r", 3, "/s\x001")
+    assert one.cause is not None
+    assert one.cause.event_time == time_ns("2026-11-21T10:00:00Z")
+    assert (one.cause.rule, one.cause.rule_version, one.cause.event_recorded) == ("r", 3, 5)
+
+
+def test_a_named_version_is_taken() -> None:
+    outcome = fire(rule(run={"function": "f@1"}), Scope(event()), registry(), 5)
+    assert isinstance(outcome, Firing)
+    assert outcome.invocation.code == "c1"
+
+
+def test_once_decides_the_id() -> None:
+    keyed = rule(once="subject")
+    ids = {
+        outcome.invocation.id
+        for number in range(3)
+        if isinstance(outcome := fire(keyed, Scope(event(id=str(number))), registry(), 5), Firing)
+    }
+    assert ids == {rule_invocation_id("r", 3, "S")}
+
+
+def test_a_condition_that_is_false_does_nothing() -> None:
+    assert fire(rule(where="subject == 'other'"), Scope(event()), registry(), 5) is None
+
+
+def test_what_fails_is_refused_with_its_place() -> None:
+    view = registry()
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"where": "subject"}, "rule r: where: 'subject': a condition gives true or false"),
+        ({"where": "data.x > 1"}, "rule r: where: 'data.x > 1': "),
+        ({"once": "data"}, "rule r: once: 'data': a key cannot be null"),
+        ({"run": {"args": ["${nope}"]}}, "rule r: args: 'nope': the event has no nope"),
+        ({"run": {"kwargs": {"a": "x ${1/0}"}}}, "rule r: kwargs: '1/0': division by zero"),
+        ({"run": {"function": "g"}}, "rule r: function: FunctionNotFound: function 'g' is not registered"),
+        ({"run": {"function": "f@9"}}, "rule r: function: FunctionNotFound: function 'f' has no version 9"),
+    ]
+    for keys, reason in cases:
+        outcome = fire(rule(**keys), Scope(event()), view, 5)
+        assert isinstance(outcome, Refusal), keys
+        assert outcome.reason.startswith(reason)
+
+
+def test_arguments_over_the_limit_are_refused() -> None:
+    outcome = fire(rule(run={"args": ["${data}"]}), Scope(event(data="x" * MAX_PAYLOAD)), registry(), 5)
+    assert isinstance(outcome, Refusal)
+    assert "PayloadTooLarge" in outcome.reason
+
+
+def test_the_first_site_that_is_up_is_chosen() -> None:
+    sites = registry(("a", "down"), ("b", "up"), ("c", "up")).sites
+    assert choose_site(["x", "a", "c", "b"], sites) == "c"
+    assert choose_site(["x", "a"], sites) == "a"
+    assert choose_site(["x", "y"], sites) == "x"
+
+
+def test_a_record_that_is_no_event_is_kept_whole() -> None:
+    bad = Received("events", 2, 7, b"k", b"\xff", (("h", b"v"),))
+    reaction = react(bad, Matcher([rule()]), registry(), NOW)
+    (one,) = reaction.letters
+    assert (one.value, one.key, one.headers, one.origin, one.part) == (
+        b"\xff",
+        b"k",
+        (("h", b"v"),),
+        "events/2/7",
+        "streams",
+    )
+    assert one.reason.startswith("EventError: not JSON")
+    assert reaction.fired == ()
+
+
+def test_of_a_batch_only_the_bad_one_is_kept() -> None:
+    headers = (("Content-Type", BATCH.encode()), ("x", b"y"))
+    mixed = record(event(id="1"), {"bad": 1}, event(id="2"), batch=True, headers=headers)
+    reaction = react(mixed, Matcher([rule()]), registry(), NOW)
+    assert [one.event.id for one in reaction.fired] == ["1", "2"]
+    (one,) = reaction.letters
+    assert json.loads(one.value) == {"bad": 1}
+    assert one.headers == (("x", b"y"), ("content-type", b"application/cloudevents+json"))
+
+
+def test_a_batch_of_one_is_a_batch() -> None:
+    reaction = react(record({"bad": 1}, batch=True), Matcher([rule()]), registry(), NOW)
+    assert json.loads(reaction.letters[0].value) == {"bad": 1}
+
+
+def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
+    for bad in (b"[1,", b"  [Infinity]", b"[\xff]"):
+        (one,) = react(Received("t", 0, 0, None, bad), Matcher([rule()]), registry(), NOW).letters
+        assert one.value == bad
+
+
+def test_binary_form_with_a_list_for_data_is_one_event() -> None:
+    headers = tuple((f"ce_{name}", text) for name, text in {"specversion": b"1.0", "id": b"1", "type": b"t"}.items())
+    (one,) = react(Received("t", 0, 0, None, b"[1, 2]", headers), Matcher([rule()]), registry(), NOW).letters
+    assert one.value == b"[1, 2]"
+    complete = (*headers, ("ce_source", b"/s"), ("content-type", b"application/json"))
+    reaction = react(Received("t", 0, 0, None, b"[1, 2]", complete), Matcher([rule()]), registry(), NOW)
+    assert [one.position for one in reaction.fired] == [None]
+    assert reaction.fired[0].event.data == [1, 2]
+
+
+def test_a_refused_rule_keeps_the_event_and_lets_others_fire() -> None:
+    bad = rule_from_spec({"name": "bad", "upon": {"type": ["t"]}, "run": {"function": "f", "args": ["${nope}"]}})
+    reaction = react(record(event(id="1"), event(id="2"), batch=True), Matcher([bad, rule()]), registry(), NOW)
+    assert len(reaction.fired) == 2
+    assert [from_dict(json.loads(one.value)).id for one in reaction.letters] == ["1", "2"]
+    assert len({one.id for one in reaction.letters}) == 2
+
+
+def test_a_redelivery_gives_the_same_ids() -> None:
+    again: list[Reaction] = [
+        react(record(event(), {"bad": 1}, batch=True), Matcher([rule()]), registry(), now) for now in (1, 2)
+    ]
+    assert [one.id for one in again[0].letters] == [one.id for one in again[1].letters]
+    assert [one.firing.invocation.id for one in again[0].fired] == [one.firing.invocation.id for one in again[1].fired]
+
+
+def test_batches_join_by_site_and_function_and_split_by_size() -> None:
+    big = "x" * (COALESCE_BYTES // 2)
+    firings = []
+    for number in range(5):
+        outcome = fire(rule(run={"args": [big]}), Scope(event(id=str(number))), registry(), 5)
+        assert isinstance(outcome, Firing)
+        firings.append(outcome)
+    other = fire(rule(run={"site": "other"}), Scope(event()), registry(), 5)
+    assert isinstance(other, Firing)
+    found = batches([*firings, other, firings[0]], NOW)
+    assert [(one.site, len(one.invocations)) for one in found] == [("local", 1)] * 5 + [("other", 1)]
+    small = [one for one in firings if one]
+    assert {invocation.id for batch in found for invocation in batch.invocations} >= {
+        one.invocation.id for one in small
+    }
+    assert found[0].submitted == NOW
+
+
+def test_a_letter_that_would_not_fit_is_cut_and_says_so() -> None:
+    one = letter(Received("t", 0, 0, None, b"x" * (MAX_PAYLOAD + 10)), "too bad", NOW)
+    assert len(one.value) == MAX_PAYLOAD
+    assert "the first" in one.reason
+    assert len(encode(one)) > MAX_PAYLOAD
+
+
+@given(
+    st.binary(max_size=60) | st.none(),
+    st.lists(
+        st.tuples(st.sampled_from(["ce_specversion", "ce_id", "content-type", "x"]), st.binary(max_size=5)), max_size=4
+    ),
+)
+def test_whatever_comes_there_is_an_answer(value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    reaction = react(Received("t", 0, 0, None, value, tuple(headers)), Matcher([rule()]), registry(), NOW)
+    assert reaction.fired == ()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(json_values, max_size=4))
+def test_any_json_is_an_answer_as_well(values: list[Any]) -> None:
+    value = json.dumps(values).encode()
+    reaction = react(Received("t", 0, 0, None, value), Matcher([rule()]), registry(), NOW)
+    assert len(reaction.letters) in (len(values), 1)
