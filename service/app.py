@@ -96,7 +96,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         ends = Ends(kafka, await stack.enter_async_context(async_consumer(kafka, "upon-service-ends")))
         outbox = Outbox(kafka)
         await outbox.start()
-        stack.push_async_callback(outbox.stop, FLUSH_TIMEOUT)
+        stack.push_async_callback(outbox.stop, 0.0)  # `_stop` has waited for what was accepted
         await opening
         registrar = Registrar(kafka, topics, outbox)
         projector = Projector(
