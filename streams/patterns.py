@@ -181,11 +181,13 @@ _MISSING = _Missing()
 
 def scalars(value: Any) -> Iterator[Any]:
     """Yield a value if it is a scalar, or the scalars in it if it is a list, however nested."""
-    if isinstance(value, list):
-        for one in value:
-            yield from scalars(one)
-    elif not isinstance(value, dict | _Missing):
-        yield value
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting.extend(reversed(one))
+        elif not isinstance(one, dict | _Missing):
+            yield one
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is re
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from upon.events import Event, read_record
 from upon.messages import COALESCE_BYTES, DeadLetter, Invocation, InvocationBatch
 from upon.registry import Registry
 from upon.streams.conditions import Scope
-from upon.streams.deadletters import Received, letter_about_event
+from upon.streams.deadletters import Received, letter, letter_about_event
 from upon.streams.firing import Firing, Refusal, fire
 from upon.streams.matcher import Matcher
 from upon.streams.rules import Rule
@@ -52,6 +53,15 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
         registry: functions and sites as they are now.
         now: ns since the epoch.
     """
+    try:
+        return _react(record, matcher, registry, now)
+    except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"unexpected {type(error).__name__}: {error} ({where.name}, line {where.lineno}): please report it"
+        return Reaction(letters=(letter(record, reason, now),))
+
+
+def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
     found = read_record(record.value, record.headers)
     batch = _is_batch(record)
     fired: list[Fired] = []

@@ -145,6 +145,20 @@ def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
         assert one.value == bad
 
 
+def test_a_record_nested_without_end_is_a_dead_letter() -> None:
+    for bad in (b"[" * 100_000, b'{"a":' * 100_000):
+        (one,) = react(Received("t", 0, 0, None, bad), Matcher([rule()]), registry(), NOW).letters
+        assert one.value == bad
+
+
+def test_deep_data_is_matched() -> None:
+    deep: Any = "leaf"
+    for _ in range(500):
+        deep = [deep]
+    found = rule_from_spec({"name": "d", "upon": {"data": {"x": ["leaf"]}}, "run": {"function": "f"}})
+    assert len(react(record(event(data={"x": deep})), Matcher([found]), registry(), NOW).fired) == 1
+
+
 def test_binary_form_with_a_list_for_data_is_one_event() -> None:
     headers = tuple((f"ce_{name}", text) for name, text in {"specversion": b"1.0", "id": b"1", "type": b"t"}.items())
     (one,) = react(Received("t", 0, 0, None, b"[1, 2]", headers), Matcher([rule()]), registry(), NOW).letters
