@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -85,19 +86,18 @@ def _java() -> Finding:
     from upon.errors import JavaNotFound
 
     try:
-        return Finding("Java", True, str(find_java()))
+        java = find_java()
+        return Finding("Java", True, f"{java.release} at {java.path} ({java.origin})")
     except JavaNotFound as error:
         return Finding("Java", False, "none", str(error))
 
 
 def _jars() -> Finding:
-    from upon.embedded.jars import class_path
-    from upon.errors import KafkaInstallError
+    from upon.embedded import jars
 
-    try:
-        return Finding("Kafka jars", True, f"{len(class_path())} jars")
-    except KafkaInstallError as error:
-        return Finding("Kafka jars", False, "not complete", str(error))
+    there = jars.are_there()
+    remedy = "`python -m upon.embedded.install` fetches them; or use another broker: `upon up --kafka HOST:PORT`"
+    return Finding("Kafka jars", there, "there and whole" if there else "missing or damaged", remedy)
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -107,8 +107,6 @@ def _home(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "disk", free >= ROOM, f"{free / 1024**3:.1f} GiB free for {place}", "free some, or choose another --home"
     )
-    import os
-
     yield Finding(
         "home", os.access(existing, os.W_OK), str(place), f"{existing} is not writable: chown it or choose --home"
     )
