@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,12 +85,17 @@ def dispatcher_process(settings: Settings, address: str) -> subprocess.Popen[byt
 
 
 class HandDriven:
-    """A manager without workers, told by the test what to say. The socket, the keys and the frames are real."""
+    """A manager without workers, told by the test what to say. The socket, the keys and the frames are real.
+
+    Attributes:
+        stored: ids that the dispatcher said are stored.
+    """
 
     def __init__(self, settings: Settings, address: str, id: str = "m1", slots: int = 2, key: str = "manager") -> None:
         curve = curve_folder(settings.places.endpoint(settings.site))
         keys = manager_keys(curve, key)
         self.id, self.slots = id, slots
+        self.stored: set[str] = set()
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.set(zmq.IDENTITY, id.encode())
@@ -122,6 +127,8 @@ class HandDriven:
                 self.say(protocol.Heartbeat(0))
                 continue
             message = protocol.from_dispatcher(self.socket.recv_multipart())
+            if isinstance(message, protocol.Stored):
+                self.stored |= {attempt.id for attempt in message.attempts}
             if isinstance(message, kind) and when(message):
                 return message
             if isinstance(message, protocol.Beat):
@@ -134,6 +141,14 @@ class HandDriven:
         while len(got) < count:
             got += (await self.hear(protocol.Tasks)).assignments
         return got
+
+    async def beating_until(self, done: Awaitable[Kind]) -> Kind:
+        """Wait for something else, and stay alive for the dispatcher meanwhile."""
+        waiting = asyncio.ensure_future(done)
+        while not waiting.done():
+            self.say(protocol.Heartbeat(0))
+            await asyncio.wait({waiting}, timeout=protocol.BEAT)
+        return waiting.result()
 
     def close(self) -> None:
         self._context.destroy(linger=0)
