@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List tasks, show one with its timings, cancel.")
 PREFIX_AMONG = 1000
 """How many of the newest tasks an abbreviated id is looked up in."""
+FULL_LENGTH = 36
+"""Characters of a whole id."""
 
 
 class StatusName(StrEnum):
@@ -98,20 +100,25 @@ def cancel(
 
 
 def whole_id(client: Client, id: str) -> str:
-    """Return the id that `id` is, or is the only one to begin with among the newest tasks.
+    """Return the id that `id` is, or begins alone among the newest tasks. Raises as `the_one`."""
+    if len(id) >= FULL_LENGTH:
+        return id
+    return the_one(id, [task.id for task in client.tasks(limit=PREFIX_AMONG)])
+
+
+def the_one(beginning: str, ids: list[str]) -> str:
+    """Return the only one of `ids` with this beginning; `beginning` itself if it is one, or begins none.
 
     Raises:
-        TaskNotFound: none does, or several do.
+        TaskNotFound: several do.
     """
     from upon.errors import TaskNotFound
 
-    if len(id) >= 36:
-        return id
-    found = [task.id for task in client.tasks(limit=PREFIX_AMONG) if task.id.startswith(id)]
-    if id in found or not found:
-        return id
+    found = [id for id in ids if id.startswith(beginning)]
+    if beginning in found or not found:
+        return beginning
     if len(found) > 1:
-        raise TaskNotFound(f"{len(found)} tasks begin with {id}: {', '.join(found[:3])} …; give more of the id")
+        raise TaskNotFound(f"{len(found)} tasks begin with {beginning}: {', '.join(found[:3])} …; give more of the id")
     return found[0]
 
 

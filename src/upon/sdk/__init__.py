@@ -4,6 +4,7 @@
     executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
     watching.py    events and tasks as they change, tasks to wait for
     connection.py  the WebSocket, with reconnect             ledger.py    what is sent, acknowledged, unfinished (pure)
+    dialing.py     opening it, again and again           delivery.py  results to futures, in a thread of their own
     rest.py        one HTTP request                          target.py    where the service is, and the token
     functions.py   function → code, which modules travel     loading.py   `file.py:name` → function
     outcome.py     Result → value or exception               background.py  the thread that does all I/O

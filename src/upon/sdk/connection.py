@@ -6,7 +6,7 @@
 Guarantees: the service or Kafka may restart and nothing is lost or run twice (`ledger`); whoever submits more than
 `MAX_BYTES` ahead of the service waits; whatever is queued leaves in one frame, and nothing waits for company.
 A loss is healed quietly for `patience` seconds, then all waiters fail with ServiceUnavailable.
-Results are unpickled and callbacks run in a thread of their own. Not here: what frames mean (`ledger`, `upon.api`).
+Not here: what frames mean (`ledger`, `upon.api`), how to connect (`dialing`), unpickling and callbacks (`delivery`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import aiohttp
 
@@ -39,34 +36,21 @@ from upon.api import (
 )
 from upon.errors import ServiceError, ServiceUnavailable, UponError
 from upon.ids import new_id
-from upon.messages import FunctionCode, Invocation, Result
+from upon.messages import FunctionCode, Invocation
 from upon.sdk.background import EXIT_GRACE, background
+from upon.sdk.delivery import Delivery, Waiter
+from upon.sdk.dialing import Dialer
 from upon.sdk.ledger import Ledger, size
-from upon.sdk.target import Target, describe
+from upon.sdk.target import Target
 
-CONNECT = 5.0
-"""Seconds of attempts before a service that never answered counts as not running."""
 PATIENCE = 600.0
 """Seconds of attempts before a service that was there counts as gone."""
-ATTEMPT = 5.0
-"""Seconds that one attempt may take."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds between attempts: doubled each time, half of it random."""
 RETRY = 0.5
 """Seconds before a request is sent again that was refused for a reason that passes, such as Kafka restarting."""
-HEARTBEAT = 20.0
-"""Seconds between pings; half of it without an answer and the connection counts as lost."""
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes submitted and not yet in Kafka, past which submit waits."""
 
 log = logging.getLogger(__name__)  # in a user's process: theirs to configure
-
-
-class Waiter(Protocol):
-    """Whoever waits for a result. Both are called in the results thread, at most one of them, once."""
-
-    def resolve(self, result: Result) -> None: ...
-    def fail(self, error: BaseException) -> None: ...
 
 
 Pushed = EventSeen | TaskChanged
@@ -95,15 +79,14 @@ class Connection:
         on_end: Callable[[UponError], None] | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        self._find, self._patience, self._on_pushed, self._on_end = find, patience, on_pushed, on_end
+        self._dialer, self._patience, self._on_pushed, self._on_end = Dialer(find), patience, on_pushed, on_end
         self._ledger: Ledger[Waiter] = Ledger(group=new_id(), site=site, watch=watch)
         self._intake: deque[_Post] = deque()
         self._waking = False
         self._taken_bytes = 0
         self._waiting = 0
         self._room = threading.Condition()
-        self._arrived: queue.SimpleQueue[list[tuple[Waiter, Result | UponError]] | None] = queue.SimpleQueue()
-        self._results_thread: threading.Thread | None = None
+        self._delivery = Delivery()
         self._pid = os.getpid()
         self._ended: UponError | None = None
         self._closing = False
@@ -121,8 +104,7 @@ class Connection:
         """
         self._background = background()
         self._background.run(self._start())
-        self._results_thread = threading.Thread(target=self._resolve_all, name="upon-results", daemon=True)
-        self._results_thread.start()
+        self._delivery.start()
 
     def submit(self, invocation: Invocation, code: FunctionCode, waiter: Waiter) -> None:
         """Have an invocation run; waits while more than `MAX_BYTES` are ahead of it.
@@ -140,7 +122,7 @@ class Connection:
         self._wake()
 
     def _wait_for_room(self) -> None:
-        if threading.current_thread() is self._results_thread:
+        if self._delivery.is_here:
             return  # a callback that submits: the results behind it would wait for it
         self._waiting += 1
         try:
@@ -155,8 +137,11 @@ class Connection:
         self._wake()
 
     def want(self, task: str, waiter: Waiter) -> None:
-        """Ask for the result of a task of any group; it is pushed if the task is done."""
-        self._intake.append(lambda ledger: ledger.want([task], [waiter]))
+        """Ask for the result of a task of any group; it is pushed if the task is done. Raises as `submit`."""
+        with self._room:
+            if self._ended is not None:
+                raise self._ended
+            self._intake.append(lambda ledger: ledger.want([task], [waiter]))
         self._wake()
 
     def forget(self, task: str) -> None:
@@ -237,19 +222,17 @@ class Connection:
 
     async def _run(self) -> None:
         try:
-            deadline = time.monotonic() + CONNECT
             async with aiohttp.ClientSession() as session:
                 while not self._idle.is_set():
-                    socket = await self._connect(session, deadline)
-                    began = time.monotonic()
+                    socket = await self._dialer.dial(session, self._patience, self._idle.is_set)
+                    if self._ledger.watch is None:
+                        self._is_ready()
                     try:
                         await self._converse(socket)
                     finally:
                         await socket.close()
                     if not self._idle.is_set():
                         log.info("connection to the service lost, reconnecting")
-                        await asyncio.sleep(max(0.0, FIRST_PAUSE - (time.monotonic() - began)))
-                    deadline = time.monotonic() + self._patience
         except UponError as error:
             self._end(error)
         except Exception as error:
@@ -260,50 +243,11 @@ class Connection:
                 self._ended = self._ended or ServiceUnavailable("the connection is closed")
             self._take_in()
             self._background.at_exit.discard(self._finish)
-            self._arrived.put(None)
-
-    async def _connect(self, session: aiohttp.ClientSession, deadline: float) -> aiohttp.ClientWebSocketResponse:
-        """Return an open WebSocket, after as many attempts as `deadline` allows."""
-        pause = FIRST_PAUSE
-        while True:
-            target = self._found()
-            try:
-                async with asyncio.timeout(ATTEMPT):
-                    socket = await session.ws_connect(
-                        target.url("/v1/stream"),
-                        headers=target.headers,
-                        heartbeat=HEARTBEAT,
-                        max_msg_size=0,
-                        proxy=target.proxy,
-                    )
-                if self._ledger.watch is None:
-                    self._is_ready()
-                return socket
-            except aiohttp.WSServerHandshakeError as error:
-                if error.status in (401, 403):
-                    raise target.not_authenticated() from error
-                reason = f"{error.status} {error.message}; is that an Upon service?"
-                if error.status < 500 and not self._opened.done():
-                    raise target.unavailable(reason) from error
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                reason = describe(error)
-            if self._idle.is_set() or time.monotonic() + pause > deadline:
-                raise target.unavailable(reason)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            self._delivery.close()
 
     def _is_ready(self) -> None:
         if not self._opened.done():
             self._opened.set_result(None)
-
-    def _found(self) -> Target:
-        """Return where the service is now; once connected, a profile that cannot be read counts as unchanged."""
-        try:
-            self._target = self._find()
-        except UponError:
-            if not self._opened.done():
-                raise
-        return self._target
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Send and receive until the WebSocket is lost or nothing is left to do."""
@@ -337,9 +281,7 @@ class Connection:
     def _received(self, frame: FromService) -> None:
         match frame:
             case Results():
-                found = self._ledger.results(frame.results)
-                if found:
-                    self._arrived.put(found)  # type: ignore[arg-type]
+                self._delivery.results(self._ledger.results(frame.results))
             case Done():
                 self._refused_since = 0.0
                 if isinstance(self._ledger.done(frame.request), Watch):
@@ -364,8 +306,7 @@ class Connection:
             hopeless = isinstance(refusal.frame, Attach | Watch)
         if hopeless:
             self._end(error)
-        elif refusal.waiters:
-            self._arrived.put([(waiter, error) for waiter in refusal.waiters])
+        self._delivery.failure(refusal.waiters, error)
         self._make_room()
 
     def _retry(self) -> None:
@@ -385,9 +326,7 @@ class Connection:
 
     def _give_up(self, error: UponError) -> None:
         self._ended = error
-        waiters = self._ledger.abandon()
-        if waiters:
-            self._arrived.put([(waiter, error) for waiter in waiters])
+        self._delivery.failure(self._ledger.abandon(), error)
         self._make_room()
 
     async def _finish(self) -> None:
@@ -406,13 +345,3 @@ class Connection:
         if self._waiting:
             with self._room:
                 self._room.notify_all()
-
-    # ── in the results thread ─────────────────────────────────────────────────────────────────────────────────────
-
-    def _resolve_all(self) -> None:
-        while (batch := self._arrived.get()) is not None:
-            for waiter, outcome in batch:
-                if isinstance(outcome, Result):
-                    waiter.resolve(outcome)
-                else:
-                    waiter.fail(outcome)

@@ -121,5 +121,5 @@ class Outcomes:
             return
         done = [frame.task.id] if frame.task.status in FINAL else []
         for task in list(self._waiting) if frame.missed else done:
-            if (future := self._waiting.get(task)) is not None:
+            if (future := self._waiting.get(task)) is not None and self._connection.is_usable:
                 self._connection.want(task, future)

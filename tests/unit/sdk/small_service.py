@@ -49,6 +49,11 @@ class SmallService:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def connected(self) -> int:
+        """How many WebSockets are open."""
+        return len(self._sockets)
+
     def start(self) -> None:
         self._do(self._start())
 

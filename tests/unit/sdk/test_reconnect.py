@@ -15,7 +15,7 @@ from tests.unit.sdk.small_service import TOKEN, SmallService
 from upon import Client, Executor, api
 from upon.config import Home
 from upon.errors import KafkaUnavailable, NotAuthenticated, ServiceUnavailable
-from upon.sdk import connection
+from upon.sdk import connection, dialing
 
 
 def test_a_lost_connection_loses_and_doubles_nothing(executor: Executor, service: SmallService) -> None:
@@ -96,7 +96,7 @@ def test_a_service_that_stays_away_fails_the_futures(home: Path, service: SmallS
 
 def test_a_service_that_is_not_there(home: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch) -> None:
     service.stop()
-    monkeypatch.setattr(connection, "CONNECT", 0.3)
+    monkeypatch.setattr(dialing, "CONNECT", 0.3)
     with pytest.raises(ServiceUnavailable, match=rf"{service.address} \(Connect.*refused\): start it with `upon up`"):
         Executor(home=home)
 
