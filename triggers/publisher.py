@@ -41,6 +41,8 @@ MAX_BYTES = 64 * 1024 * 1024
 """How much may be accepted and not yet safe; more blocks `publish`."""
 AWAY_AFTER = 5.0
 """Seconds without an answer after which the log says that Kafka is away."""
+STALLED = 20.0
+"""Seconds without an answer after which the client is replaced: a new one finds a broker that is back sooner."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Seconds between attempts while it is."""
 DEAD_LETTER_BYTES = 64 * 1024
@@ -78,6 +80,7 @@ class Publisher:
         self._changed = threading.Condition(self._lock)
         self._outcomes: queue.SimpleQueue[_Outcome | None] = queue.SimpleQueue()
         self._producer: KafkaProducer | None = None
+        self._letters: dict[int, bytes] = {}  # by identity of a record under way: its dead letter goes in its stead
         self._closed = threading.Event()
         self._abandoned = threading.Event()
         self.connected = threading.Event()
@@ -164,6 +167,8 @@ class Publisher:
         except queue.Empty:
             if self._lanes.count:
                 self._note_silence("no answer")
+                if time.monotonic() - self._progress >= STALLED:
+                    self._start_over()
             return None
 
     def _take_in(self, outcome: _Outcome) -> None:
@@ -174,11 +179,13 @@ class Publisher:
         if error is None:
             self._note_answer()
             self._forget(record)
-        elif _too_large(error):
-            self._note_answer()
-            self._refuse(record, error)
-        elif outcome.producer is self._producer:
-            self._note_silence(_words(error))
+        elif outcome.producer is not self._producer:
+            return  # of a client that was replaced; the new one sends it again
+        else:
+            if _too_large(error):
+                self._refuse(record, error)
+            else:
+                self._note_silence(_words(error))
             self._start_over()
 
     def _forget(self, record: Record) -> None:
@@ -189,6 +196,7 @@ class Publisher:
                     entry.then()
                 except Exception:
                     log.exception("a source failed when told that its event is safe", action="acknowledge")
+        self._letters.pop(id(record), None)
         with self._changed:
             following = self._lanes.done(record)
             self._changed.notify_all()
@@ -197,28 +205,33 @@ class Publisher:
 
     def _refuse(self, record: Record, error: BaseException) -> None:
         """The broker's limit is below ours: send one by one, and put into the dead letters what is too large alone."""
+        reason = f"the broker refuses {len(record.value)} bytes: {_words(error)}"
         if len(record.entries) > 1:
             with self._lock:
-                following = self._lanes.too_large(record)
-            if following is not None:
-                self._send(self._producer, following)
-            return
-        reason = f"the broker refuses {len(record.value)} bytes: {_words(error)}"
-        log.error("an event is too large for the broker", action="deadletter", reason=reason)
-        letter = DeadLetter(
-            id=new_id(),
-            origin=self._topics.events,
-            part="sources",
-            reason=reason,
-            key=record.key or b"",
-            value=record.value[:DEAD_LETTER_BYTES],
-            at=time.time_ns(),
-        )
-        self._produce(self._producer, record, self._topics.deadletter, encode(letter))
+                self._lanes.too_large(record)
+        elif id(record) in self._letters:
+            log.error("an event is lost: not even its dead letter is accepted", action="drop", reason=reason)
+            self._forget(record)
+        else:
+            log.error("an event is too large for the broker", action="deadletter", reason=reason)
+            self._letters[id(record)] = encode(
+                DeadLetter(
+                    id=new_id(),
+                    origin=self._topics.events,
+                    part="sources",
+                    reason=reason,
+                    key=record.key or b"",
+                    value=record.value[:DEAD_LETTER_BYTES],
+                    at=time.time_ns(),
+                )
+            )
 
     # ── sending and connecting ────────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, producer: KafkaProducer | None, record: Record) -> None:
+        if (letter := self._letters.get(id(record))) is not None:
+            self._produce(producer, record, self._topics.deadletter, letter)
+            return
         self._produce(
             producer,
             record,
@@ -242,7 +255,9 @@ class Publisher:
         future.add_errback(lambda error: self._outcomes.put(_Outcome(record, producer, error)))
 
     def _start_over(self) -> None:
-        """Replace the client: after some errors it would fail for ever."""
+        """Replace the client. After an error that it takes for final, such as a record that the broker finds too
+        large, it fails everything else with the same error for ever; the first one to fail is the true one.
+        """
         with self._lock:
             failed, self._producer = self._producer, None
         self._drop(failed)
