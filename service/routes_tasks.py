@@ -11,7 +11,7 @@ from aiohttp import web
 from sqlalchemy import Row
 
 from upon import api
-from upon.errors import Conflict, InputError, KafkaUnavailable, TaskNotFound
+from upon.errors import Conflict, InputError, KafkaUnavailable, ServiceUnavailable, TaskNotFound
 from upon.messages import FINAL, Status
 from upon.registry import split_function
 from upon.service import queries, views
@@ -49,11 +49,16 @@ async def find(service: Service, id: str) -> Row[Any]:
 
     Raises:
         TaskNotFound: no such task.
+        ServiceUnavailable: it cannot be told, for the store is behind Kafka, or Kafka is away.
     """
     row = await service.store.read(queries.get_task, id)
     if row is None:
-        await caught_up(service, WAIT)
+        new = await caught_up(service, WAIT)
         row = await service.store.read(queries.get_task, id)
+        if row is None and not new:
+            raise ServiceUnavailable(
+                f"task {id!r} is not in the task store, which is behind Kafka: ask again; `upon status` shows the lag"
+            )
     if row is None:
         raise TaskNotFound(f"no task has the id {id!r}; `upon tasks list` shows the newest")
     return row
@@ -91,7 +96,7 @@ ROUTES = [
                    Query("site", "only tasks at this site", _TEXT),
                    LIMIT)),
     Route("GET", "/v1/tasks/{id}", show, "Show a task: result or error, and when it passed each hop",
-          gives=api.Task, errors=(404,)),
+          gives=api.Task, errors=(404, 503)),
     Route("POST", "/v1/tasks/{id}/cancel", cancel, "Cancel a task, queued or running", gives=api.Submitted,
-          status=202, errors=(404, 409)),
+          status=202, errors=(404, 409, 503)),
 ]  # fmt: skip

@@ -48,7 +48,7 @@ sys.exit(run_part("service", Settings.load(), main))
 """
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], what: str, timeout: float = DEADLINE) -> T:
+async def eventually(ask: Callable[[], Awaitable[T | None]], what: str, timeout: float = DEADLINE) -> T:
     """Return what `ask` gives as soon as it is true; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not (found := await ask()):
@@ -174,14 +174,15 @@ class Stream:
 
     async def next(self, kind: type[T]) -> T:
         """Return the next frame of a class; others wait for their turn."""
-        for index, frame in enumerate(self.waiting):
-            if isinstance(frame, kind):
-                return self.waiting.pop(index)
+        for waiting in self.waiting:
+            if isinstance(waiting, kind):
+                self.waiting.remove(waiting)
+                return waiting
         async with asyncio.timeout(DEADLINE):
             while True:
                 message = await self.socket.receive()
                 assert message.type is aiohttp.WSMsgType.BINARY, message
-                frame = api.decode_from_service(message.data)
+                frame: Any = api.decode_from_service(message.data)
                 if isinstance(frame, kind):
                     return frame
                 self.waiting.append(frame)
@@ -226,9 +227,8 @@ class Records:
 
     async def announce(self, site: str = "local", **fields: Any) -> None:
         manager = ManagerStatus(id="m1", host="here", pid=7, workers=(8, 9), slots=2, busy=1, python="3.11")
-        status = SiteStatus(**{"site": site, "pid": 6, "host": "here", "at": time.time_ns(), "managers": (manager,)}
-                            | fields)  # fmt: skip
-        await self.write(self.topics.sites, status, key=site.encode())
+        given: dict[str, Any] = {"site": site, "pid": 6, "host": "here", "at": time.time_ns(), "managers": (manager,)}
+        await self.write(self.topics.sites, SiteStatus(**given | fields), key=site.encode())
 
     async def invocations(self, *batches: InvocationBatch) -> None:
         for batch in batches:
@@ -249,7 +249,8 @@ class Records:
 
 
 def invocation(id: str, code: str = "c", **fields: Any) -> Invocation:
-    return Invocation(**{"id": id, "code": code, "function": "pow", "payload": pack_call([2, 10], {})} | fields)
+    given: dict[str, Any] = {"id": id, "code": code, "function": "pow", "payload": pack_call([2, 10], {})}
+    return Invocation(**given | fields)
 
 
 def result(id: str, value: Any = 1024, **fields: Any) -> Result:
@@ -257,10 +258,8 @@ def result(id: str, value: Any = 1024, **fields: Any) -> Result:
     at = 1_767_225_600_000_000_000
     timings = Timings(submitted=at, received=at + 10**6, dispatched=at + 2 * 10**6, started=at + 3 * 10**6,
                       finished=at + 5 * 10**6, returned=at + 6 * 10**6)  # fmt: skip
-    return Result(
-        **{"id": id, "status": "succeeded", "function": "pow", "payload": dumps(value), "preview": repr(value),
-           "timings": timings, "worker": "m1/8"} | fields
-    )  # fmt: skip
+    given: dict[str, Any] = {"id": id, "status": "succeeded", "function": "pow", "payload": dumps(value)}
+    return Result(**given | {"preview": repr(value), "timings": timings, "worker": "m1/8"} | fields)
 
 
 def _read(descriptor: int) -> str:

@@ -51,6 +51,8 @@ async def test_kafka_killed_and_back(tmp_path: Path) -> None:
             assert (await running.ask("GET", "/healthz")) == {"status": "ok"}
             assert (await running.ask("GET", "/v1/tasks")) == []
             assert (await running.ask("GET", "/v1/status"))["lag"] == {}
+            said = await running.refused("GET", "/v1/tasks/t1", status=503)
+            assert said.error == "ServiceUnavailable", "t1 was submitted: that there is none would be wrong"
             assert not publishing.done()
             assert not applying.done()
             assert not [frame for frame in stream.waiting if isinstance(frame, api.Done)]

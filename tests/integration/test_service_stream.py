@@ -102,9 +102,9 @@ class TestRequests:
             assert await stream.ask(submit(9, "a")) == api.Done(request=9)
 
     async def test_what_is_no_frame_ends_the_connection(self, running: Running) -> None:
-        for send in (lambda s: s.send_str("hello"), lambda s: s.send_bytes(b"\xc1")):
+        for data in ("hello", b"\xc1"):
             async with running.stream() as stream:
-                await send(stream.socket)
+                await (stream.socket.send_str(data) if isinstance(data, str) else stream.socket.send_bytes(data))
                 message = await stream.socket.receive(timeout=DEADLINE)
                 assert message.type is aiohttp.WSMsgType.CLOSE
                 assert message.data in (1003, 1007)
