@@ -58,6 +58,10 @@ class Catalogue:
 
     def _take_rule(self, record: RuleRecord) -> None:
         self._matcher = None
+        if record.deleted:
+            self._rules.pop(record.name, None)
+            log.debug("rule removed", action="registry", rule=record.name)
+            return
         try:
             self._rules[record.name] = rule_from_spec(record.spec, version=record.version, file=record.file)
         except RuleError as error:

@@ -38,6 +38,15 @@ def test_rules_come_change_and_go() -> None:
     assert matching(catalogue, "y") == []
 
 
+def test_a_deleted_rule_no_longer_fires_until_it_is_applied_again() -> None:
+    catalogue = Catalogue()
+    gone = rule("a", "x")
+    feed(catalogue, gone, RuleRecord(name="a", version=1, spec=gone.spec, deleted=True))
+    assert matching(catalogue, "x") == []
+    feed(catalogue, rule("a", "x", version=2))
+    assert matching(catalogue, "x") == [("a", 2)]
+
+
 def test_other_records_leave_the_index_alone() -> None:
     catalogue = Catalogue()
     feed(catalogue, rule("a", "x"))
