@@ -12,6 +12,7 @@ Not here: what frames mean (`ledger`, `upon.api`), how to connect (`dialing`), u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -158,10 +159,17 @@ class Connection:
 
         return self._background.run(look())
 
-    def close(self) -> None:
-        """Close once nothing is under way any more; returns at once."""
+    def deliver(self) -> None:
+        """Return when all results that are here have reached their waiters."""
+        self._delivery.flush()
+
+    def close(self, wait: float = 0.0) -> None:
+        """Close once nothing is under way any more; return when it is closed, or after `wait` seconds."""
         self._closing = True
         self._wake()
+        if wait:
+            with contextlib.suppress(TimeoutError):
+                self._background.run(self._closed(), wait)
 
     @property
     def is_usable(self) -> bool:
@@ -224,7 +232,7 @@ class Connection:
         try:
             async with aiohttp.ClientSession() as session:
                 while not self._idle.is_set():
-                    socket = await self._dialer.dial(session, self._patience, self._idle.is_set)
+                    socket = await self._dialer.dial(session, self._patience, self._is_unwanted)
                     if self._ledger.watch is None:
                         self._is_ready()
                     try:
@@ -244,6 +252,10 @@ class Connection:
             self._take_in()
             self._background.at_exit.discard(self._finish)
             self._delivery.close()
+
+    def _is_unwanted(self) -> bool:
+        """Whether nobody waits any more: without a connection it is not worth one."""
+        return self._idle.is_set() or (self._closing and not self._ledger.unfinished)
 
     def _is_ready(self) -> None:
         if not self._opened.done():
@@ -328,6 +340,9 @@ class Connection:
         self._ended = error
         self._delivery.failure(self._ledger.abandon(), error)
         self._make_room()
+
+    async def _closed(self) -> None:
+        await asyncio.wait([self._runner])
 
     async def _finish(self) -> None:
         """At the interpreter's exit: see that what was submitted is accepted, then leave."""

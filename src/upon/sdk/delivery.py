@@ -18,11 +18,14 @@ class Waiter(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
 
+_Batch = Sequence[tuple[Waiter, Result | UponError]]
+
+
 class Delivery:
     """Hands outcomes to those who wait for them, in the order they came."""
 
     def __init__(self) -> None:
-        self._arrived: queue.SimpleQueue[Sequence[tuple[Waiter, Result | UponError]] | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[_Batch | threading.Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._deliver, name="upon-results", daemon=True)
 
     def start(self) -> None:
@@ -42,6 +45,15 @@ class Delivery:
         """End the thread after what is there."""
         self._arrived.put(None)
 
+    def flush(self) -> None:
+        """Return when what was given before is delivered; at once in a callback, which itself is being delivered."""
+        if self.is_here:
+            return
+        delivered = threading.Event()
+        self._arrived.put(delivered)
+        while self._thread.is_alive() and not delivered.wait(0.1):
+            pass
+
     @property
     def is_here(self) -> bool:
         """Whether this is the delivering thread: a callback, which must not wait for anything of this connection."""
@@ -49,6 +61,9 @@ class Delivery:
 
     def _deliver(self) -> None:
         while (batch := self._arrived.get()) is not None:
+            if isinstance(batch, threading.Event):
+                batch.set()
+                continue
             for waiter, outcome in batch:
                 if isinstance(outcome, Result):
                     waiter.resolve(outcome)

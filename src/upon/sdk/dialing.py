@@ -38,6 +38,7 @@ class Dialer:
         self._target: Target | None = None
         self._pause = FIRST_PAUSE
         self._began = 0.0
+        self._random = random.Random()  # not the shared one: a user's seed is theirs
 
     async def dial(self, session: aiohttp.ClientSession, patience: float, unwanted: Callable[[], bool]) -> Socket:
         """Return an open WebSocket.
@@ -85,7 +86,7 @@ class Dialer:
             await self._wait()
 
     async def _wait(self) -> None:
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+        await asyncio.sleep(self._pause * self._random.uniform(0.5, 1.0))
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _found(self) -> Target:

@@ -33,6 +33,8 @@ from upon.sdk.target import Finder
 from upon.topics import checked_site
 
 T = TypeVar("T")
+CLOSE = 2.0
+"""Seconds that `shutdown` waits for the service to acknowledge the last of it, once all futures are done."""
 ONCE_MORE_ON_LOST_WORKERS = Retry()
 
 
@@ -244,6 +246,7 @@ class Executor(Submitter):
         if cancel_futures:
             for future in waiting:
                 future.cancel()
-        self._connection.close()
         if wait:
             futures.wait(waiting)
+            self._connection.deliver()
+        self._connection.close(CLOSE if wait else 0.0)

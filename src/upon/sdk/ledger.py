@@ -214,8 +214,9 @@ class Ledger(Generic[W]):
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the service has acknowledged all there was."""
-        return not (self._held or self._queue or self._frames or self._unacknowledged or self._later)
+        """Whether the service has acknowledged all that was asked of it."""
+        under_way = (*self._frames, *self._unacknowledged.values(), *self._later)
+        return not (self._held or self._queue or any(not isinstance(frame, Attach | Watch) for frame in under_way))
 
     @property
     def is_idle(self) -> bool:

@@ -159,3 +159,11 @@ def test_a_callback_may_submit(executor: Executor) -> None:
     second: concurrent.futures.Future[concurrent.futures.Future[int]] = concurrent.futures.Future()
     executor.submit(pow, 2, 2).add_done_callback(lambda f: second.set_result(executor.submit(pow, f.result(), 2)))
     assert second.result(30).result(30) == 16
+
+
+def test_after_the_with_block_every_future_is_done(home: Path) -> None:
+    for _ in range(30):
+        with Executor(home=home) as executor:
+            futures = [executor.submit(pow, n, 1) for n in range(50)]
+        assert all(future.done() for future in futures)
+        assert not executor._connection.is_usable, "nothing goes on in the background"
