@@ -96,18 +96,22 @@ class Router:
         self._admit()
 
     def receive(self) -> Iterator[Message | Gone]:
-        """Yield what has happened, at most `BURST` messages; `pending` tells whether there is more."""
-        yield from self._broken()
+        """Yield what has happened, at most `BURST` messages; `pending` tells whether there is more.
+
+        The last words of a connection that broke come before the news that it did.
+        """
+        broken = list(self._broken())
         for _ in range(BURST):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                break
             manager = frames[0].bytes.decode(errors="replace")
             descriptor = int(frames[-1].get(zmq.SRCFD))
             if self._by_fd.get(descriptor) != manager:
                 yield from self._arrived(manager, descriptor)
             yield manager, [frame.bytes for frame in frames[1:]]
+        yield from broken
 
     def _arrived(self, manager: str, descriptor: int) -> Iterator[Gone]:
         """A manager speaks through a connection that is new to us: the one it had, if any, is gone."""

@@ -206,6 +206,10 @@ class State:
             self.roster.ready(id, message)
             return
         if manager is None:
+            if isinstance(message, protocol.Results):  # work that is done counts, whoever is known
+                for outcome in message.outcomes:
+                    if outcome.status == "succeeded":
+                        self.attempts.outcome(id, outcome)
             if not isinstance(message, protocol.Bye):
                 self.step.send(id, protocol.Beat(False, self.roster.session))
             return

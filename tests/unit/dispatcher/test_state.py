@@ -271,6 +271,19 @@ class TestLateWords:
         assert m.sent(protocol.Stored, "m1") == [protocol.Stored((Attempt("a", 1),))]
         assert m.sent(protocol.Stored, "m2") == [protocol.Stored((Attempt("a", 2),))]
 
+    def test_the_last_words_of_a_manager_that_is_gone_count(self) -> None:
+        m = self.lost_and_found()
+        m.do(ended("a", 1, payload=b"first"))
+        assert m.result("a").payload == b"first"
+        assert m.sent(protocol.Cancel, "m2") == [protocol.Cancel((Attempt("a", 2),))]
+
+    def test_a_failure_told_before_ready_waits_for_it(self) -> None:
+        m = Machine()
+        m.do(record(0, "a"), ended("a", 1, "failed", failure=VALUE_ERROR))
+        assert not m.results
+        m.do(ready(held=(Attempt("a", 1),)), ended("a", 1, "failed", failure=VALUE_ERROR))
+        assert m.result("a").failure == VALUE_ERROR
+
     def test_a_late_failure_is_dropped(self) -> None:
         m = self.lost_and_found()
         m.do(ready("m1", held=(Attempt("a", 1),)), ended("a", 1, "failed", failure=VALUE_ERROR))
