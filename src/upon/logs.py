@@ -1,13 +1,15 @@
 """Structured logging for every part: one JSON object per line on stderr, or coloured text on a terminal.
 
 Each line says in `event` what happened, in a sentence; in `action` which step it was; and carries the ids.
-Normal operation logs nothing at warning level.
+Normal operation logs nothing at warning level. What a library repeats (each client of a broker that is away does,
+many times a second) is let through once in a while.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any, cast
 
 import structlog
@@ -16,6 +18,24 @@ _tracebacks = structlog.processors.ExceptionRenderer(
     # A frame's local variables hold tokens and payloads: they are not for a log.
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
+
+REPEAT_AFTER = 10.0
+"""Seconds before a library's message is logged again."""
+
+
+class _Repeats(logging.Filter):
+    """Lets a message through that this place in the code has not logged for `REPEAT_AFTER`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._last.get(place, -REPEAT_AFTER) < REPEAT_AFTER:
+            return False
+        self._last[place] = now
+        return True
 
 
 def configure(part: str, level: str = "info") -> None:
@@ -49,6 +69,7 @@ def configure(part: str, level: str = "info") -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(least, logging.WARNING))
