@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from upon.config import Settings
@@ -65,8 +65,8 @@ log = get_logger(__name__)
 
 CLAIM_WAIT = 1.5
 """Seconds after a restart with work left over in which managers may say what they hold: they beat every second."""
-STOP_PATIENCE = 2.0
-"""Seconds that a clean stop waits for Kafka."""
+STOP_PATIENCE = 1.5
+"""Seconds that a clean stop waits for Kafka to take what there is, and then for its clients to close."""
 
 
 async def main(part: Part, settings: Settings) -> None:
@@ -80,7 +80,8 @@ async def main(part: Part, settings: Settings) -> None:
     specs = [*topics.shared(settings.partitions), *topics.of_site(site, settings.partitions)]
     await ensure_topics(kafka, specs, settings.replication)
     client, group = f"upon-dispatcher-{site}", f"{settings.prefix}.dispatcher.{site}"
-    async with AsyncExitStack() as stack:
+    stack = AsyncExitStack()
+    try:
         producer, consumer, done = await asyncio.gather(
             stack.enter_async_context(async_producer(kafka, client)),
             stack.enter_async_context(async_consumer(kafka, client, group=group)),
@@ -89,6 +90,9 @@ async def main(part: Part, settings: Settings) -> None:
         dispatcher = Dispatcher(settings, producer, consumer, done)
         stack.callback(dispatcher.router.close)
         await dispatcher.run(part)
+    finally:
+        with suppress(TimeoutError):  # clients that wait for a broker that is away are not waited for
+            await asyncio.wait_for(stack.aclose(), STOP_PATIENCE)
 
 
 class Dispatcher:

@@ -101,11 +101,17 @@ async def assign_all(consumer: AIOKafkaConsumer, topic: str) -> tuple[list[Topic
 
     await consumer._client.set_topics([topic])
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    ends = await consumer.end_offsets(partitions)  # before the fetch of assigned partitions holds it up
+    begins = await consumer.beginning_offsets(partitions)  # before the fetch of assigned partitions holds it up
+    ends = await consumer.end_offsets(partitions)
     consumer.assign(partitions)
+    first: dict[TopicPartition, int] = {}
     begun = False
     for partition in partitions:
         committed = await consumer.committed(partition)
-        consumer.seek(partition, committed or 0)
+        if committed is None:
+            first[partition] = begins[partition]
+        consumer.seek(partition, begins[partition] if committed is None else committed)
         begun = begun or (committed is not None and committed < ends[partition])
+    if first:
+        await consumer.commit(first)  # tells the next dispatcher that there was one
     return partitions, begun

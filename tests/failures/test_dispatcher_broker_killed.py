@@ -12,6 +12,7 @@ import pytest
 from tests.integration.dispatching import HandDriven, dispatcher_process, fabric
 from tests.integration.test_dispatcher import committed, free_address
 from upon.dispatcher import protocol
+from upon.dispatcher.protocol import Attempt
 from upon.embedded.broker import Broker
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
@@ -67,3 +68,35 @@ async def test_results_of_the_time_without_a_broker_are_stored_when_it_is_back(b
             manager.close()
         assert sorted({r.id for r in f.results}) == sorted([*ids, "after"])
         assert await committed(f) == 3
+
+
+async def test_a_dispatcher_without_a_broker_can_be_stopped(broker: Broker, tmp_path: Path) -> None:
+    names = Topics("t")
+    await ensure_topics(broker.address, [*names.shared(), *names.of_site("local")])
+    address = free_address()
+    async with fabric(broker.address, "t", tmp_path / "home") as f:
+        process = dispatcher_process(f.settings, address)
+        manager = HandDriven(f.settings, address)
+        try:
+            manager.ready()
+            await f.invoke("a")
+            (task,) = await manager.tasks()
+            broker.kill()
+            manager.ended(task)
+            manager.say(protocol.Heartbeat(0))
+            await manager.hear(protocol.Beat)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = await asyncio.to_thread(process.wait, 20)
+        assert code == 0
+        await asyncio.to_thread(broker.start)
+        assert await broker.wait_ready_async(60)
+        process = dispatcher_process(f.settings, address)
+        try:
+            manager.ready(held=(Attempt("a", 1),))
+            manager.ended(task)
+            await f.result("a")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0
+            manager.close()
