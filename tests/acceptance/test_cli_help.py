@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -24,10 +25,18 @@ def upon(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+@functools.cache
+def help_of(*words: str) -> str:
+    said = upon(*words, "--help")
+    assert said.returncode == 0, words
+    return said.stdout
+
+
+@functools.cache
 def subcommands() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name, _, _ in COMMANDS:
-        listed = upon(name, "--help").stdout
+        listed = help_of(name)
         block = re.search(r"─ Commands ─.*?╰", listed, re.DOTALL)
         found += [(name, word) for word in re.findall(r"^│ (\w+)", block[0], re.MULTILINE)] if block else [(name,)]
     return found
@@ -37,16 +46,14 @@ def test_every_command_has_an_example_in_its_help() -> None:
     commands = subcommands()
     assert len(commands) >= 20
     for words in commands:
-        said = upon(*words, "--help")
-        assert said.returncode == 0, words
-        assert "Example: " in said.stdout, words
-        assert "--home" in said.stdout or words == ("rules", "check"), words
+        assert "Example: " in help_of(*words), words
+        assert "--home" in help_of(*words) or words == ("rules", "check"), words
 
 
 def test_listings_have_json() -> None:
     for words in subcommands():
         if words[-1] in ("list", "show", "tail", "check", "status"):
-            assert "--json" in upon(*words, "--help").stdout, words
+            assert "--json" in help_of(*words), words
 
 
 def test_the_overview_shows_all_commands_in_panels() -> None:

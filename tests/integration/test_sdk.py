@@ -165,6 +165,9 @@ class TestExecutor:
             next(found)
         assert next(found) == 2
 
+    def test_a_million_items(self, executor: Executor) -> None:
+        assert sum(executor.map(lambda x: x, range(1_000_000), chunksize=20_000)) == 499_999_500_000
+
     def test_large_values_travel(self, executor: Executor) -> None:
         data = os.urandom(3_000_000)
         assert all(f.result(60) == data for f in [executor.submit(lambda d: d, data) for _ in range(5)])
