@@ -19,7 +19,7 @@ from upon.topics import Topics
 MAIN = (
     "import sys; from upon.config import Settings; from upon.part import run_part\n"
     "from upon.triggers.runner import main\n"
-    "sys.exit(run_part('sources', Settings.load(sys.argv[1]), main))"
+    "sys.exit(run_part('sources', Settings.load(sys.argv[1]), main, needs_kafka=False))"
 )
 
 

@@ -68,9 +68,6 @@ class Checkpoint:
         with self._lock:
             return list(self._values.items())
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def __contains__(self, key: str) -> bool:
         return key in self._values
 

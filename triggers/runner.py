@@ -109,7 +109,8 @@ class Supervised:
         """Run a new instance to its end; return why it failed, if it did."""
         try:
             # One for all attempts: what a failed instance published is acknowledged while the next one runs.
-            self._checkpoint = self._checkpoint or Checkpoint(self._folder)
+            if self._checkpoint is None:
+                self._checkpoint = Checkpoint(self._folder)
             context = Context(self._publish, self._checkpoint, self._stopping, self._log, self._on_ready)
             self._spec.cls(self._spec.config, context).run()
         except Stopped:
