@@ -1,4 +1,4 @@
-"""The options of a kind of source as a Markdown table, from its `Config`. `docs/sources.md` holds them; a test compares.
+"""The options of a kind of source as a Markdown table, from its `Config`; a test holds `docs/sources.md` to it.
 
 python -m upon.triggers.options filesystem
 """
