@@ -35,8 +35,10 @@ from upon.streams.catalogue import Catalogue
 from upon.streams.outbox import Outbox
 
 CLIENT_ID = "upon-streams"
-DRAIN_TIMEOUT = 3.0
+DRAIN_TIMEOUT = 2.0
 """Seconds that a rebalance or a stop waits for the records in hand; less than the session timeout."""
+COMMIT_TIMEOUT = 1.0
+FAUST_STOP_TIMEOUT = 2.0
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread must hand on the interpreter. Faust's consumer has a thread of its own: with Python's
 5 ms the two wait for each other at each socket call."""
@@ -68,7 +70,7 @@ async def main(part: Part, settings: Settings) -> None:
                 if not part.stopping.is_set():
                     _raise_what_ended(app, processing, committing, following)
                 await agent.drain(DRAIN_TIMEOUT, for_good=True)
-                await agent.commit(app.consumer._commit)
+                await _commit_soon(app, agent)
             finally:
                 for task in (processing, committing, crashed, stopping):
                     task.cancel()
@@ -127,7 +129,7 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
 
     async def on_revoked(_app: Any, revoked: Any, **_: Any) -> None:
         await agent.drain(DRAIN_TIMEOUT)
-        await agent.commit(app.consumer._commit)
+        await _commit_soon(app, agent)
         agent.offsets.forget(revoked)
 
     async def on_assigned(_app: Any, partitions: Any, **_: Any) -> None:
@@ -145,7 +147,18 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
         yield app, assigned
     finally:
         assigned.cancel()
-        await app.stop()
+        try:
+            await asyncio.wait_for(app.stop(), FAUST_STOP_TIMEOUT)
+        except TimeoutError:
+            log.info("Faust did not stop in time, its connections are dropped", action="stop")
+
+
+async def _commit_soon(app: Any, agent: EventAgent) -> None:
+    """Commit what is done, but do not wait for a broker that is away: what is not committed is read again."""
+    try:
+        await asyncio.wait_for(agent.commit(app.consumer._commit), COMMIT_TIMEOUT)
+    except TimeoutError:
+        log.info("records will be read again, Kafka did not take their offsets", action="commit")
 
 
 def _raise_what_ended(app: Any, *others: asyncio.Future[None]) -> None:

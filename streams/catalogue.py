@@ -1,7 +1,8 @@
 """What a stream worker knows of the world: rules, functions and sites, as the registry's topics tell it.
 
-Fed with records in order; the index over the rules is rebuilt when it is next needed after a change. A record that
-does not parse is logged and left out: the service checks rules before it writes them, so this is a version skew.
+Fed with records in order; changed rules are compiled, and the index over all is rebuilt, when it is next needed: the
+topic may hold many versions of a rule, of which only the newest counts. A record that does not parse is logged and
+left out: the service checks rules before it writes them, so this is a version skew.
 Not here: reading the topics (`upon.kafka.follow`).
 """
 
@@ -23,12 +24,16 @@ class Catalogue:
     def __init__(self) -> None:
         self.registry = Registry()
         self._rules: dict[str, Rule] = {}
+        self._changed: dict[str, RuleRecord | None] = {}  # since the index was built; None: gone
         self._matcher: Matcher[Rule] | None = None
 
     @property
     def matcher(self) -> Matcher[Rule]:
         """The index over all rules; immutable, a new one after each change."""
-        if self._matcher is None:
+        if self._matcher is None or self._changed:
+            changed, self._changed = self._changed, {}
+            for name, record in changed.items():
+                self._compile(name, record)
             self._matcher = Matcher([self._rules[name] for name in sorted(self._rules)])
         return self._matcher
 
@@ -45,7 +50,7 @@ class Catalogue:
             return
         self.registry.apply(record)
         if isinstance(record, RuleRecord):
-            self._take_rule(record)
+            self._changed[record.name] = None if record.deleted else record
 
     def take_site(self, value: bytes | None) -> None:
         """Take in a record of the sites' topic."""
@@ -56,22 +61,19 @@ class Catalogue:
         except InputError as error:
             log.error("a site record is left out", action="registry", error=str(error))
 
-    def _take_rule(self, record: RuleRecord) -> None:
-        self._matcher = None
-        if record.deleted:
-            self._rules.pop(record.name, None)
-            log.debug("rule removed", action="registry", rule=record.name)
+    def _compile(self, name: str, record: RuleRecord | None) -> None:
+        self._rules.pop(name, None)
+        if record is None:
+            log.debug("rule removed", action="registry", rule=name)
             return
         try:
-            self._rules[record.name] = rule_from_spec(record.spec, version=record.version, file=record.file)
+            self._rules[name] = rule_from_spec(record.spec, version=record.version, file=record.file)
         except RuleError as error:
-            self._rules.pop(record.name, None)
-            log.error("a rule does not work", action="registry", rule=record.name, error=str(error))
+            log.error("a rule does not work", action="registry", rule=name, error=str(error))
         else:
-            log.debug("rule in force", action="registry", rule=record.name, version=record.version)
+            log.debug("rule in force", action="registry", rule=name, version=record.version)
 
     def _forget(self, key: bytes) -> None:
         kind, _, name = key.decode().partition("/")
-        if kind == "rule" and self._rules.pop(name, None) is not None:
-            self._matcher = None
-            log.debug("rule removed", action="registry", rule=name)
+        if kind == "rule":
+            self._changed[name] = None

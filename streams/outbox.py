@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIRST_DELAY = 0.1
 """Seconds before the second try; doubled each time."""
 LONGEST_DELAY = 2.0
-CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 1.0
 """Seconds a producer gets to close; one whose broker is away would wait for it."""
 ABSENCE_CHECKS = (0.0, 0.25, 0.5)
 """Seconds before each look for a topic, after all of which it counts as absent."""
