@@ -70,7 +70,7 @@ def load(code: Code, name: str) -> Function | Failure:
     """Rebuild a function, or say in a `FunctionLoadError` what is missing and what to do."""
     name = name or "the function"
     if code.python and code.python != PYTHON and b"cloudpickle" in code.body:
-        return serialize.dump_failure(
+        return _dump(
             FunctionLoadError(
                 f"{name} was pickled by Python {code.python} and this worker runs Python {PYTHON}, which cannot run "
                 f"its byte code: use the same minor version on both sides"
@@ -81,7 +81,7 @@ def load(code: Code, name: str) -> Function | Failure:
     except BaseException as error:
         return _not_loaded(name, error)
     if not callable(function):
-        return serialize.dump_failure(FunctionLoadError(f"{name} is a {type(function).__qualname__}, not callable"))
+        return _dump(FunctionLoadError(f"{name} is a {type(function).__qualname__}, not callable"))
     return function
 
 
@@ -99,7 +99,7 @@ def _not_loaded(what: str, error: BaseException) -> Failure:
         )
     else:
         message = f"{what} could not be unpickled at {where}: {type(error).__name__}: {_text(error)}"
-    return serialize.dump_failure(FunctionLoadError(message), _traceback(error))
+    return _dump(FunctionLoadError(message), _traceback(error))
 
 
 def run(task: Task, functions: Functions, started: int) -> Done:
@@ -168,7 +168,7 @@ def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]
             f"{len(bad):,} of {count:,} items failed and their exceptions make {size:,} bytes, the limit is "
             f"{MAX_PAYLOAD:,}; the first: {bad[0].failure.type}: {bad[0].failure.message[:1000]}"
         )
-        return Done(task.seq, started, finished, failure=serialize.dump_failure(error))
+        return Done(task.seq, started, finished, failure=_dump(error))
     return Done(task.seq, started, finished, payload, None, preview(values, len(payload)), "", tuple(bad))
 
 
@@ -187,19 +187,19 @@ def _serialized(value: Any) -> bytes | Failure:
     try:
         return serialize.dumps(value)
     except PayloadTooLarge as error:
-        return serialize.dump_failure(PayloadTooLarge(f"the result has {error}"))
+        return _dump(PayloadTooLarge(f"the result has {error}"))
     except BaseException as error:
         try:
-            return serialize.dump_failure(serialize.unserializable(value, error), _traceback(error))
+            return _dump(serialize.unserializable(value, error), _traceback(error))
         except BaseException:  # the error's own __str__ is broken
-            return serialize.dump_failure(ResultError(f"the result, a {type(value).__qualname__}, does not pickle"))
+            return _dump(ResultError(f"the result, a {type(value).__qualname__}, does not pickle"))
 
 
 def _failure(error: BaseException, *, brief: bool = False) -> Failure:
     """Return what a function raised, as it travels."""
     text = "" if brief else _traceback(error)
     try:
-        failure = serialize.dump_failure(error, text)
+        failure = _dump(error, text)
     except BaseException as broken:
         name = type(error).__name__
         return Failure(type=name, message=f"<its pickling raised {type(broken).__name__}>", traceback=text)
@@ -207,9 +207,21 @@ def _failure(error: BaseException, *, brief: bool = False) -> Failure:
         # Rebuilt at the caller it would end the caller: SystemExit and KeyboardInterrupt go as text alone.
         message = f"the function raised {failure.type}({failure.message}), which a task must not do"
         return msgspec.structs.replace(failure, message=message, payload=b"")
-    if len(failure.message) > MAX_TEXT:
-        failure = msgspec.structs.replace(failure, message=failure.message[:MAX_TEXT] + "...")
     return failure
+
+
+def _dump(error: BaseException, text: str = "") -> Failure:
+    """Return an error of ours, or a function's, with a message that travels."""
+    failure = serialize.dump_failure(error, text)
+    message = _travelling(failure.message)
+    if len(message) > MAX_TEXT:
+        message = message[:MAX_TEXT] + "..."
+    return failure if message == failure.message else msgspec.structs.replace(failure, message=message)
+
+
+def _travelling(text: str) -> str:
+    """Return text without lone surrogates, as names of files that are no UTF-8 have them: UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _traceback(error: BaseException) -> str:
@@ -221,7 +233,7 @@ def _traceback(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException as broken:
         text = f"{type(error).__name__} (its traceback could not be written: {type(broken).__name__})"
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _travelling(text)
     return text if len(text) <= MAX_TEXT else "...\n" + text[-MAX_TEXT:]
 
 

@@ -13,6 +13,7 @@ Not here: what is said, and when (`upon.endpoint.manager`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,16 @@ log = get_logger(__name__)
 
 BURST = 100
 """Messages read before other work has its turn."""
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED
+REFUSED_WAIT = 1.0
+"""Seconds before a manager whose key was refused tries again."""
+DOUBT = 5
+"""Failed handshakes in a row after which it is said that the key may be wrong."""
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
 
 
 class Link:
@@ -53,7 +63,7 @@ class Link:
         connected: Callable[[], None],
         received: Callable[[FromDispatcher], None],
     ) -> None:
-        self._connected, self._received, self._curve = connected, received, curve
+        self._connected, self._received, self._curve, self._address = connected, received, curve, address
         self._loop = asyncio.get_running_loop()
         keys = manager_keys(curve)
         self._context = zmq.Context()
@@ -83,7 +93,8 @@ class Link:
             ) from error
         for end in (self._socket, self._monitor):
             self._loop.add_reader(end.fileno(), self._wake)
-        self._closed = False
+        self._closed = self._up = False
+        self._refusals = 0  # in a row
         self._wake()
 
     def send(self, message: FromManager) -> bool:
@@ -127,15 +138,36 @@ class Link:
 
     def _watch(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._up, self._refusals = True, 0
             self._greet()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            log.error(
-                "the dispatcher refused this manager's key: copy it into the dispatcher's managers folder",
-                action="connect",
-                key=str(self._curve / "managers" / "manager.key"),
-            )
-        else:
+            self._refusals += 1
+            if self._refusals == 1:
+                log.error(
+                    "the dispatcher refused this manager's key: copy it into the folder curve/managers of the "
+                    "dispatcher's endpoint; it is tried again until then",
+                    action="connect",
+                    key=str(self._curve / "managers" / "manager.key"),
+                )
+            self._loop.call_later(REFUSED_WAIT, self._connect)  # ZeroMQ itself gives up after a refusal
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._refusals += 1
+            if self._refusals == DOUBT:
+                log.error(
+                    "the dispatcher ends the connection before it has begun: it may have another key than this one, "
+                    "copy its dispatcher.key here",
+                    action="connect",
+                    key=str(self._curve / "dispatcher.key"),
+                )
+        elif self._up:
+            self._up = False
             log.info("the connection to the dispatcher ended; connecting again", action="disconnected")
+
+    def _connect(self) -> None:
+        if not self._closed:
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.disconnect(self._address)
+            self._socket.connect(self._address)
 
     def _greet(self) -> None:
         if self._closed:

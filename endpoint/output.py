@@ -8,6 +8,7 @@ file back when a task prints without end. The end of the output is kept, `KEPT` 
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import io
 import os
@@ -65,6 +66,7 @@ class Capture:
             for number in (1, 2)
         )
         self._flush = tuple(stream.flush for stream in self._streams)
+        faulthandler.enable(file=2, all_threads=False)  # a crash says where it was, and its story has that
         sys.stdout, sys.stderr = self._streams
         sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc]
 

@@ -332,37 +332,47 @@ class Pool:
         workers = [worker for worker in self.workers.values() if worker.up and not worker.dying]
         if self.queue and workers:
             share = min(MAX_AHEAD, -(-len(self.queue) // len(workers)))
-            for worker in workers:
-                if self.queue and worker.running is None and not worker.ahead:
-                    self._give(worker, share, out)
-            for worker in workers:
-                if not self.queue:
-                    break
-                if len(worker.ahead) <= MAX_AHEAD // 2 and worker.running is not None and now - worker.since < QUICK:
-                    self._give(worker, share - len(worker.ahead), out)
+            idle = [(worker, share) for worker in workers if worker.running is None and not worker.ahead]
+            quick = [
+                (worker, share - len(worker.ahead))
+                for worker in workers
+                if worker.running is not None and len(worker.ahead) <= MAX_AHEAD // 2 and now - worker.since < QUICK
+            ]
+            self._deal(idle + quick, out)
         if not self.queue:
             self._balance(workers, out)
         return out
 
-    def _give(self, worker: Worker, count: int, out: list[Instruction]) -> None:
-        messages: list[ToWorker] = []
-        seqs: list[int] = []
-        while self.queue and len(seqs) < count and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
-            assignment = self.queue.popleft()
-            if assignment.code not in worker.codes:
-                body = self.codes.get(assignment.code)
-                if body is None:
-                    self._want(assignment, out)
-                    continue
-                worker.codes.add(assignment.code)
-                messages.append(body)
-            seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
-            worker.ahead.append((seq, assignment))
-            worker.ahead_bytes += len(assignment.payload)
-            seqs.append(seq)
-            messages.append(Task(seq, assignment.code, assignment.function, assignment.payload, assignment.items))
-        if messages:
-            out.append(Give(worker.number, messages, seqs))
+    def _deal(self, rooms: list[tuple[Worker, int]], out: list[Instruction]) -> None:
+        """Give each worker up to so many tasks, one in turn, so that they begin in the queue's order."""
+        hands: list[tuple[Worker, list[ToWorker], list[int]]] = [(worker, [], []) for worker, _ in rooms]
+        turn = 0
+        while self.queue:
+            dealt = False
+            for (worker, messages, seqs), (_, room) in zip(hands, rooms, strict=True):
+                if turn < room and self.queue and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
+                    self._give(worker, self.queue.popleft(), messages, seqs, out)
+                    dealt = True
+            turn += 1
+            if not dealt:
+                break
+        out.extend(Give(worker.number, messages, seqs) for worker, messages, seqs in hands if messages)
+
+    def _give(
+        self, worker: Worker, task: Assignment, messages: list[ToWorker], seqs: list[int], out: list[Instruction]
+    ) -> None:
+        if task.code not in worker.codes:
+            body = self.codes.get(task.code)
+            if body is None:
+                self._want(task, out)
+                return
+            worker.codes.add(task.code)
+            messages.append(body)
+        seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
+        worker.ahead.append((seq, task))
+        worker.ahead_bytes += len(task.payload)
+        seqs.append(seq)
+        messages.append(Task(seq, task.code, task.function, task.payload, task.items))
 
     def _balance(self, workers: list[Worker], out: list[Instruction]) -> None:
         """Take back what waits behind a task while another worker has nothing to do."""

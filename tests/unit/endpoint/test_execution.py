@@ -1,0 +1,221 @@
+"""One task, run here in this process: whatever a function does becomes a Done."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upon import serialize
+from upon.endpoint.channel import HEADER, Code, Done, Task, frame, from_worker
+from upon.endpoint.execution import FULL_FAILURES, PYTHON, Functions, run
+from upon.messages import MAX_PAYLOAD
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Done:
+    functions = Functions()
+    functions.add(Code("c", serialize.dump_function(function), PYTHON))
+    return run(Task(0, "c", "f", serialize.pack_call(args, kwargs)), functions, 1)
+
+
+def chunk(function: Callable[..., Any], *columns: list[Any]) -> Done:
+    functions = Functions()
+    functions._loaded["c"] = function
+    return run(Task(0, "c", "f", serialize.pack_chunk(columns), len(columns[0])), functions, 1)
+
+
+def load_failure(body: bytes, python: str = PYTHON) -> str:
+    functions = Functions()
+    functions.add(Code("c", body, python))
+    done = run(Task(0, "c", "thumbs.make", serialize.pack_call((), {})), functions, 1)
+    assert done.failure is not None
+    assert done.failure.type == "FunctionLoadError"
+    assert "TaskError" in done.failure.kinds
+    return done.failure.message
+
+
+def test_a_value_comes_back_with_its_preview_and_times() -> None:
+    done = call(lambda a, b=0: [a, b], 1, b=2)
+    assert serialize.loads(done.payload) == [1, 2]
+    assert (done.failure, done.preview, done.started) == (None, "[1, 2]", 1)
+    assert done.finished > 1
+
+
+def test_an_exception_comes_with_the_users_frames_only() -> None:
+    def inner() -> None:
+        raise ValueError("bad sample")
+
+    failure = call(inner).failure
+    assert failure is not None
+    assert (failure.type, failure.message) == ("ValueError", "bad sample")
+    assert isinstance(serialize.loads(failure.payload), ValueError)
+    assert "in inner" in failure.traceback
+    assert "endpoint/execution.py" not in failure.traceback.replace("test_execution.py", "")
+    assert failure.traceback.count("File ") == 1
+
+
+def test_text_that_utf8_cannot_say_travels() -> None:
+    def fail() -> None:
+        raise FileNotFoundError("/data/\udcff.h5")
+
+    done = call(fail)
+    assert done.failure is not None
+    assert done.failure.message == "/data/\\udcff.h5"
+    assert from_worker(frame([done])[HEADER:]) == [done]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_the_worker_is_a_failure_that_does_not_end_the_caller(kind: type[BaseException]) -> None:
+    def leave() -> None:
+        raise kind("3")
+
+    failure = call(leave).failure
+    assert failure is not None
+    assert failure.type == kind.__name__
+    assert failure.payload == b""
+    assert "must not do" in failure.message
+
+
+def test_an_exception_that_does_not_pickle_and_cannot_say_its_name() -> None:
+    class Odd(Exception):
+        def __init__(self) -> None:
+            super().__init__(lambda: 0, sys._getframe())
+
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def fail() -> None:
+        raise Odd
+
+    failure = call(fail).failure
+    assert failure is not None
+    assert failure.type == "Odd"
+    assert "__str__" in failure.message
+    assert failure.payload == b""
+
+
+def test_a_result_that_does_not_serialize() -> None:
+    failure = call(lambda: (n for n in range(3))).failure
+    assert failure is not None
+    assert failure.type == "ResultError"
+    assert "generator" in failure.message
+
+
+def test_a_result_too_large() -> None:
+    failure = call(lambda n: b"x" * n, MAX_PAYLOAD).failure
+    assert failure is not None
+    assert failure.type == "PayloadTooLarge"
+    assert f"{MAX_PAYLOAD:,}" in failure.message
+
+
+def test_a_module_the_worker_does_not_have() -> None:
+    message = load_failure(b"cnosuchmodule\nfunction\n.")
+    assert "thumbs.make needs the module 'nosuchmodule'" in message
+    assert f"Python {PYTHON}" in message
+    assert "install it" in message
+
+
+def test_a_function_that_its_module_does_not_have() -> None:
+    message = load_failure(b"cjson\nno_such_function\n.")
+    assert "json" in message
+    assert "same version" in message
+
+
+def test_byte_code_of_another_python_is_not_run() -> None:
+    message = load_failure(serialize.dump_function(lambda: 0), "3.99")
+    assert "pickled by Python 3.99" in message
+    assert PYTHON in message
+
+
+def test_a_function_by_reference_may_come_from_another_python() -> None:
+    functions = Functions()
+    functions.add(Code("c", pickle.dumps(len), "3.99"))
+    assert serialize.loads(run(Task(0, "c", "f", serialize.pack_call(("abc",), {})), functions, 1).payload) == 3
+
+
+def test_what_is_not_a_function_or_no_pickle() -> None:
+    assert "not callable" in load_failure(pickle.dumps(3))
+    assert "could not be unpickled" in load_failure(b"rubbish")
+
+
+def test_an_argument_that_does_not_unpickle() -> None:
+    functions = Functions()
+    functions.add(Code("c", pickle.dumps(len), PYTHON))
+    failure = run(Task(0, "c", "f", b"pcnosuchmodule\nthing\n."), functions, 1).failure
+    assert failure is not None
+    assert failure.type == "FunctionLoadError"
+    assert "an argument of f needs the module 'nosuchmodule'" in failure.message
+
+
+def test_functions_forget_what_was_not_used_for_longest() -> None:
+    functions = Functions(limit=2)
+    for name in "ab":
+        functions.add(Code(name, pickle.dumps(len), PYTHON))
+        functions.get(name, name)
+    functions.get("a", "a")
+    functions.add(Code("c", pickle.dumps(len), PYTHON))
+    functions.get("c", "c")
+    assert [name in functions for name in "abc"] == [True, False, True]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.integers(), st.sampled_from([ValueError, StopIteration, SystemExit, KeyboardInterrupt])),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_a_chunk_calls_each_item_once_and_a_bad_one_fails_alone(items: list[Any]) -> None:
+    calls = []
+
+    def function(index: int, item: Any) -> Any:
+        calls.append(index)
+        if isinstance(item, type):
+            raise item
+        return item
+
+    done = chunk(lambda index: function(index, items[index]), list(range(len(items))))
+    bad = [index for index, item in enumerate(items) if isinstance(item, type)]
+    assert calls == list(range(len(items)))
+    assert done.failure is None
+    assert serialize.loads(done.payload) == [None if isinstance(item, type) else item for item in items]
+    assert [one.index for one in done.bad_items] == bad
+    names = ["RuntimeError" if items[index] is StopIteration else items[index].__name__ for index in bad]
+    assert [one.failure.type for one in done.bad_items] == names
+
+
+def test_a_chunk_of_several_columns() -> None:
+    done = chunk(lambda a, b: a + b, [1, 2], [10, 20])
+    assert serialize.loads(done.payload) == [11, 22]
+
+
+def test_an_item_whose_value_does_not_serialize_fails_alone() -> None:
+    done = chunk(lambda n: sys._getframe() if n == 1 else n, [0, 1, 2])
+    assert serialize.loads(done.payload) == [0, None, 2]
+    assert [(one.index, one.failure.type) for one in done.bad_items] == [(1, "ResultError")]
+
+
+def test_many_bad_items_have_their_exceptions_and_the_first_their_tracebacks() -> None:
+    def fail(n: int) -> None:
+        raise ValueError(n)
+
+    done = chunk(fail, list(range(300)))
+    assert [one.failure.message for one in done.bad_items] == [str(n) for n in range(300)]
+    assert sum(bool(one.failure.traceback) for one in done.bad_items) == FULL_FAILURES
+
+
+def test_bad_items_too_large_to_travel() -> None:
+    def fail(n: int) -> None:
+        raise ValueError("x" * 60_000)
+
+    done = chunk(fail, list(range(400)))
+    assert done.failure is not None
+    assert done.failure.type == "PayloadTooLarge"
+    assert "400 of 400 items failed" in done.failure.message
+    assert len(done.failure.message) < 5000
