@@ -23,7 +23,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from upon.errors import InputError, ServiceError, UponError, all_errors
+from upon.errors import InputError, RuleError, ServiceError, UponError, all_errors, public_class
 from upon.messages import FunctionCode, Invocation, Result, Status
 
 
@@ -294,12 +294,12 @@ def decode_from_service(data: bytes) -> FromService:
 def problem(error: UponError) -> Problem:
     """Return an error as it travels."""
     fields = {k: v for k, v in vars(error).items() if isinstance(v, str | int | float | bool)}
-    return Problem(error=type(error).__name__, message=str(error), detail=fields)
+    return Problem(error=public_class(error).__name__, message=str(error), detail=fields)
 
 
 def raised(found: Problem) -> UponError:
     """Return the error that a `Problem` stands for; a class unknown here becomes ServiceError."""
     cls = all_errors().get(found.error, ServiceError)
-    if found.detail and "problem" in found.detail:
-        return cls(found.detail["problem"], **{k: v for k, v in found.detail.items() if k != "problem"})
+    if cls is RuleError and found.detail:
+        return RuleError(**found.detail)
     return cls(found.message)

@@ -21,10 +21,12 @@
     │   └── RemoteError        an exception whose class this process does not have
     ├── KafkaError             the broker could not be reached, installed or started
     │   ├── KafkaUnavailable, KafkaInstallError, KafkaStartError, JavaNotFound
-    └── SourceError            an event source cannot start or go on
+    ├── SourceError            an event source cannot start or go on
+    └── PartFailed             a part of the system does not start
 
 A message says what went wrong, where, and what to do. An exception raised *inside* a user's function is
-not in this tree: it arrives as itself, with a `RemoteTraceback` as its cause.
+not in this tree: it arrives as itself, with a `RemoteTraceback` as its cause. A package may have errors of its own below
+these, with more to say inside it; outside they count, and travel, as the class of this tree that they are.
 """
 
 from __future__ import annotations
@@ -174,12 +176,18 @@ class SourceError(UponError):
     """An event source cannot start or go on."""
 
 
+class PartFailed(UponError):
+    """A part of the system does not start; the message carries what it said last."""
+
+
 def all_errors() -> dict[str, type[UponError]]:
     """Return every class of the tree by name; the service names errors by class on the wire."""
-    found: dict[str, type[UponError]] = {}
-    waiting: list[type[UponError]] = [UponError]
-    while waiting:
-        cls = waiting.pop()
-        found[cls.__name__] = cls
-        waiting.extend(cls.__subclasses__())
-    return found
+    return {
+        name: found for name, found in globals().items() if isinstance(found, type) and issubclass(found, UponError)
+    }
+
+
+def public_class(error: UponError) -> type[UponError]:
+    """Return the class of this tree that an error is, or stands below."""
+    tree = all_errors()
+    return next(cls for cls in type(error).__mro__ if tree.get(cls.__name__) is cls)

@@ -29,7 +29,7 @@ from upon.embedded.child import Child
 from upon.embedded.parts import KAFKA, PARTS, Addresses, Deaths
 from upon.embedded.ports import free_port, is_free
 from upon.embedded.state import Lock, PartState, SystemState
-from upon.errors import ConfigError, KafkaStartError, UponError
+from upon.errors import ConfigError, KafkaStartError, PartFailed, UponError
 from upon.kafka.answers import answers
 from upon.kafka.clients import unavailable
 
@@ -45,10 +45,6 @@ SAID_WHY = 2
 
 Say = Callable[[str, str], None]
 """Called with a part's name and one line on what happened to it."""
-
-
-class PartFailed(UponError):
-    """A part could not be started; the message carries what it said last."""
 
 
 class Supervisor:

@@ -97,6 +97,17 @@ def test_every_error_travels_as_a_problem(cls: type[UponError]) -> None:
     assert str(again) == str(error)
 
 
+def test_an_error_of_one_package_travels_as_the_class_of_the_tree_that_it_is() -> None:
+    class Private(InputError):
+        def __init__(self) -> None:
+            self.problem = "of its own"
+            super().__init__("what is wrong")
+
+    again = api.raised(api.problem(Private()))
+    assert type(again) is InputError
+    assert str(again) == "what is wrong"
+
+
 def test_a_rule_error_keeps_its_place() -> None:
     error = RuleError("must be a number", file="rules.yaml", line=3, column=7, field="rules[0].run.timeout")
     again = api.raised(api.problem(error))
