@@ -25,8 +25,8 @@
     └── PartFailed             a part of the system does not start
 
 A message says what went wrong, where, and what to do. An exception raised *inside* a user's function is not in this
-tree: it arrives as itself, with a `RemoteTraceback` as its cause. A package may have errors of its own below these, with
-more to say inside it; outside they count, and travel, as the class of this tree that they are.
+tree: it arrives as itself, with a `RemoteTraceback` as its cause. A package may have errors of its own below these,
+with more to say inside it; outside they count, and travel, as the class of this tree that they are.
 """
 
 from __future__ import annotations
