@@ -74,14 +74,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from upon import __version__
-
-        typer.echo(f"upon {__version__}")
-        raise typer.Exit
-
-
 def upon(
     home: Annotated[
         Path | None, typer.Option(help="the folder of the system to use (default: UPON_HOME); any command takes it")
