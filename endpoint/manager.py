@@ -16,6 +16,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from upon.config import Settings
 from upon.dispatcher import protocol
@@ -77,8 +78,7 @@ class Manager:
         self._lacks: set[str] = set()
         self._flushing = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._workers = Workers(self)
-        self._carry(self._pool.start())
+        self._loop.set_exception_handler(self._on_bug)
         self._link = Link(
             settings.dispatcher,
             curve_folder(settings.places.endpoint(settings.site)),
@@ -86,6 +86,8 @@ class Manager:
             connected=self._on_connected,
             received=self._on_message,
         )
+        self._workers = Workers(self)
+        self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 
     def close(self, reason: str) -> None:
@@ -225,6 +227,10 @@ class Manager:
     def failed(self, error: Exception) -> None:
         if not self.over.done():
             self.over.set_exception(error)
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception in a callback: this process ends, and its supervisor starts it anew with right tables."""
+        self.failed(context.get("exception") or RuntimeError(context["message"]))
 
     # -------------------------------------------------------------------------------------------------- the pool
 

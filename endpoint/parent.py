@@ -33,6 +33,7 @@ REQUEST = struct.Struct("<BI")
 REPORT = struct.Struct("<BIii")
 """Kind, worker, process id, exit code (minus the signal's number). No process id: the fork failed."""
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -80,14 +81,17 @@ class _Parent:
             self._end()
 
     def _end(self) -> None:
-        """Kill all workers and see them gone, within a second."""
+        """Kill all workers and see them gone, with whatever they started, within a second."""
         for worker in self._pids:
             self._kill(worker)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(1)
-        for pid in self._workers:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        with contextlib.suppress(ChildProcessError):
+            while True:  # until there is no child: on Linux what a dead worker left behind has become ours
+                for child in _children():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                os.waitpid(-1, 0)
 
     def _request(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, 3)
@@ -184,13 +188,25 @@ def _dead_children() -> Iterator[tuple[int, int]]:
         yield pid, os.waitstatus_to_exitcode(status)
 
 
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:  # not Linux, or a kernel without this file
+        return []
+
+
 def _death_signal() -> Callable[[], None]:
-    """Return what a worker calls to be killed when its parent dies; elsewhere than on Linux it does nothing."""
+    """Return what a worker calls to be killed when its parent dies; elsewhere than on Linux it does nothing.
+
+    Orphans of workers become children of this process, which kills them at its end.
+    """
     if not sys.platform.startswith("linux"):
         return lambda: None
     import ctypes
 
     prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what leaves a worker's session comes to us when the worker dies
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

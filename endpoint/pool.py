@@ -19,45 +19,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
-from upon.endpoint.channel import MAX_AHEAD, Began, Code, Done, FromWorker, Missing, Task, ToWorker, Up
+from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Up
 from upon.endpoint.code import CodeCache
-from upon.endpoint.endings import cancelled, died, timed_out
-from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.dealing import crowded, deal
+from upon.endpoint.endings import cancelled
+from upon.endpoint.instructions import Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.worker_record import Reason, Worker, begun, ending, next_event
 
-AHEAD_BYTES = 1024 * 1024
-"""Bytes of arguments past which a worker gets no further task ahead."""
-QUICK = 0.01
-"""Seconds: a worker whose task has run for longer gets nothing ahead."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds before a worker that died at its start is started again: doubled each time, up to the longest."""
-
-Reason = Literal["", "timeout", "cancel", "confused", "stop"]
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker process as the pool sees it."""
-
-    number: int
-    pid: int = 0
-    up: bool = False
-    dying: Reason = ""  # why it was killed
-    victim: int = -1  # seq of the task it was killed for
-    next_seq: int = 0
-    ahead: deque[tuple[int, Assignment]] = field(default_factory=deque)  # given and not begun, in order
-    ahead_bytes: int = 0
-    codes: set[str] = field(default_factory=set)  # what it was sent
-    lacks: str = ""  # the code it waits for
-    running: Assignment | None = None
-    seq: int = 0  # of what runs
-    since: float = 0.0  # when that began, monotonic s
-    started: int = 0  # the same, ns since the epoch
-    deadline: float = 0.0  # monotonic s; 0 = none
-    told: bool = False  # Slow was said
 
 
 class Pool:
@@ -103,7 +75,7 @@ class Pool:
 
     def begun(self) -> list[Begun]:
         """Return what runs and was said to be slow."""
-        return [_begun(worker) for worker in self.workers.values() if worker.told]
+        return [begun(worker) for worker in self.workers.values() if worker.told]
 
     def lacking(self) -> list[str]:
         """Return the code that is waited for."""
@@ -195,7 +167,7 @@ class Pool:
         running = worker.running
         if running is not None:
             self._cancelling.discard(running.id)
-            out.append(_ending(worker, running, exitcode, output, now))
+            out.append(ending(worker, running, exitcode, output, now))
         self._requeue([assignment for _, assignment in worker.ahead], out)
         if not self._stopped:
             if worker.up:
@@ -232,14 +204,14 @@ class Pool:
                 continue
             if not worker.told and now - worker.since >= STARTED_AFTER:
                 worker.told = True
-                out.append(Slow(_begun(worker)))
+                out.append(Slow(begun(worker)))
             if worker.deadline and now >= worker.deadline:
                 self._kill(worker, "timeout", out)
         due = [at for at in self._forks_due if at <= now]
         self._forks_due = [at for at in self._forks_due if at > now]
         if not self._stopped:
             out.extend(self._fork() for _ in due)
-        self.wake_at = min((*self._forks_due, *map(_next_event, self.workers.values())), default=float("inf"))
+        self.wake_at = min((*self._forks_due, *map(next_event, self.workers.values())), default=float("inf"))
         return self._hand_out(now, out)
 
     def stop(self) -> list[Instruction]:
@@ -295,7 +267,7 @@ class Pool:
         worker.ahead_bytes -= len(assignment.payload)
         worker.running, worker.seq, worker.since, worker.started = assignment, began.seq, now, began.at
         worker.told, worker.deadline = False, now + assignment.timeout if assignment.timeout > 0 else 0.0
-        self.wake_at = min(self.wake_at, _next_event(worker))
+        self.wake_at = min(self.wake_at, next_event(worker))
         if assignment.id in self._cancelling:
             self._kill(worker, "cancel", out)
 
@@ -330,88 +302,8 @@ class Pool:
         if self._stopped:
             return out
         workers = [worker for worker in self.workers.values() if worker.up and not worker.dying]
-        if self.queue and workers:
-            share = min(MAX_AHEAD, -(-len(self.queue) // len(workers)))
-            idle = [(worker, share) for worker in workers if worker.running is None and not worker.ahead]
-            quick = [
-                (worker, share - len(worker.ahead))
-                for worker in workers
-                if worker.running is not None and len(worker.ahead) <= MAX_AHEAD // 2 and now - worker.since < QUICK
-            ]
-            self._deal(idle + quick, out)
-        if not self.queue:
-            self._balance(workers, out)
+        for task in deal(self.queue, workers, self.codes, now, out):
+            self._want(task, out)
+        if not self.queue and (behind := crowded(workers)) is not None:
+            out.append(Reclaim(behind.number))
         return out
-
-    def _deal(self, rooms: list[tuple[Worker, int]], out: list[Instruction]) -> None:
-        """Give each worker up to so many tasks, one in turn, so that they begin in the queue's order."""
-        hands: list[tuple[Worker, list[ToWorker], list[int]]] = [(worker, [], []) for worker, _ in rooms]
-        turn = 0
-        while self.queue:
-            dealt = False
-            for (worker, messages, seqs), (_, room) in zip(hands, rooms, strict=True):
-                if turn < room and self.queue and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
-                    self._give(worker, self.queue.popleft(), messages, seqs, out)
-                    dealt = True
-            turn += 1
-            if not dealt:
-                break
-        out.extend(Give(worker.number, messages, seqs) for worker, messages, seqs in hands if messages)
-
-    def _give(
-        self, worker: Worker, task: Assignment, messages: list[ToWorker], seqs: list[int], out: list[Instruction]
-    ) -> None:
-        if task.code not in worker.codes:
-            body = self.codes.get(task.code)
-            if body is None:
-                self._want(task, out)
-                return
-            worker.codes.add(task.code)
-            messages.append(body)
-        seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
-        worker.ahead.append((seq, task))
-        worker.ahead_bytes += len(task.payload)
-        seqs.append(seq)
-        messages.append(Task(seq, task.code, task.function, task.payload, task.items))
-
-    def _balance(self, workers: list[Worker], out: list[Instruction]) -> None:
-        """Take back what waits behind a task while another worker has nothing to do."""
-        if not any(worker.running is None and not worker.ahead for worker in workers):
-            return
-        fullest = max(workers, key=lambda worker: len(worker.ahead) + (worker.running is not None))
-        if fullest.ahead and len(fullest.ahead) + (fullest.running is not None) > 1:
-            out.append(Reclaim(fullest.number))
-
-
-def _begun(worker: Worker) -> Begun:
-    task = worker.running
-    assert task is not None
-    return Begun(task.id, task.attempt, worker.started, worker.pid)
-
-
-def _ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: float) -> Instruction:
-    """Return what becomes of the task that ran in a worker which has ended."""
-    ran = now - worker.since
-    if worker.victim == worker.seq and worker.dying == "timeout":
-        return Ended(timed_out(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
-    if worker.victim == worker.seq and worker.dying == "cancel":
-        return Ended(cancelled(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
-    why = _KILLED_BY_US.get(worker.dying, "")
-    pid, started = worker.pid, worker.started
-    return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output))
-
-
-_KILLED_BY_US = {
-    "timeout": "was killed because of the task before, which ran too long,",
-    "cancel": "was killed because of the task before, which was cancelled,",
-    "confused": "sent what it should not (did the function write to descriptors it did not open?) and was killed",
-    "stop": "was killed because its manager stopped",
-}
-
-
-def _next_event(worker: Worker) -> float:
-    """Return when `tick` has something to do for this worker."""
-    if worker.running is None:
-        return float("inf")
-    slow = float("inf") if worker.told else worker.since + STARTED_AFTER
-    return min(slow, worker.deadline or float("inf"))

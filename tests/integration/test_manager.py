@@ -19,6 +19,7 @@ from upon import serialize
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder, dispatcher_keys
 from upon.dispatcher.protocol import Assignment, Attempt
+from upon.messages import FunctionCode
 
 
 def wait_for(path: str) -> str:
@@ -88,7 +89,7 @@ async def test_code_that_was_not_sent_is_asked_for() -> None:
     async with managed() as site:
         assignment = site.task("a", lambda: 1)
         stranger = Assignment("b", 1, "unknown", "f", assignment.payload)
-        site.codes["unknown"] = protocol.FunctionCode(
+        site.codes["unknown"] = FunctionCode(
             hash="unknown", body=site.codes[assignment.code].body, python=site.codes[assignment.code].python
         )
         site.assign(stranger, stranger)
@@ -188,6 +189,17 @@ async def test_it_ends_soon_and_says_bye_while_tasks_run(tmp_path: Path) -> None
         await site.until(lambda: isinstance(site.heard[-1], protocol.Bye), "Bye")
         child = int((tmp_path / "child").read_text())
         await site.until(lambda: not psutil.pid_exists(child), "the end of the child")
+
+
+async def test_a_process_that_left_its_session_ends_with_the_manager() -> None:
+    async with managed(workers=1) as site:
+
+        def start_daemon() -> int:
+            return subprocess.Popen(["sleep", "1000"], start_new_session=True).pid
+
+        daemon = await site.value("a", start_daemon)
+        stop(site)
+        await site.until(lambda: not psutil.pid_exists(daemon), "its end")
 
 
 async def test_a_dispatcher_that_rejects_it_is_quoted() -> None:

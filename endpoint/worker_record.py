@@ -1,0 +1,69 @@
+"""A worker process as the pool sees it, and what follows from that. Pure data and functions."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
+from upon.endpoint.endings import cancelled, died, timed_out
+from upon.endpoint.instructions import Died, Ended, Instruction
+
+Reason = Literal["", "timeout", "cancel", "confused", "stop"]
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process as the pool sees it."""
+
+    number: int
+    pid: int = 0
+    up: bool = False
+    dying: Reason = ""  # why it was killed
+    victim: int = -1  # seq of the task it was killed for
+    next_seq: int = 0
+    ahead: deque[tuple[int, Assignment]] = field(default_factory=deque)  # given and not begun, in order
+    ahead_bytes: int = 0
+    codes: set[str] = field(default_factory=set)  # what it was sent
+    lacks: str = ""  # the code it waits for
+    running: Assignment | None = None
+    seq: int = 0  # of what runs
+    since: float = 0.0  # when that began, monotonic s
+    started: int = 0  # the same, ns since the epoch
+    deadline: float = 0.0  # monotonic s; 0 = none
+    told: bool = False  # Slow was said
+
+
+def begun(worker: Worker) -> Begun:
+    task = worker.running
+    assert task is not None
+    return Begun(task.id, task.attempt, worker.started, worker.pid)
+
+
+def ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: float) -> Instruction:
+    """Return what becomes of the task that ran in a worker which has ended."""
+    ran = now - worker.since
+    if worker.victim == worker.seq and worker.dying == "timeout":
+        return Ended(timed_out(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
+    if worker.victim == worker.seq and worker.dying == "cancel":
+        return Ended(cancelled(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
+    why = _KILLED_BY_US.get(worker.dying, "")
+    pid, started = worker.pid, worker.started
+    return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output))
+
+
+_KILLED_BY_US = {
+    "timeout": "was killed because of the task before, which ran too long,",
+    "cancel": "was killed because of the task before, which was cancelled,",
+    "confused": "sent what it should not (did the function write to descriptors it did not open?) and was killed",
+    "stop": "was killed because its manager stopped",
+}
+
+
+def next_event(worker: Worker) -> float:
+    """Return when `tick` has something to do for this worker."""
+    if worker.running is None:
+        return float("inf")
+    slow = float("inf") if worker.told else worker.since + STARTED_AFTER
+    return min(slow, worker.deadline or float("inf"))
