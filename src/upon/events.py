@@ -165,7 +165,7 @@ def read_record(value: bytes | None, headers: Headers | None) -> list[Event | Ev
             raise EventError("an empty record is no event")
         try:
             record = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EventError(f"not JSON: {error}") from error
     except EventError as error:
         return [error]
@@ -192,7 +192,7 @@ def _read_binary(value: bytes | None, headers: dict[str, bytes]) -> Event:
         if content_type is None or content_type.split(";")[0].strip().endswith(("/json", "+json")):
             try:
                 attributes["data"] = msgspec.json.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise EventError(f"data: not JSON, though its content type is {content_type}: {error}") from error
         elif content_type.startswith("text/"):
             attributes["data"] = value.decode(errors="replace")

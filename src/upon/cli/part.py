@@ -17,6 +17,8 @@ MAINS = {
     "sources": "upon.triggers.runner",
 }
 """Where each part's `main(part, settings)` is."""
+WITHOUT_KAFKA = ("manager", "sources")
+"""Parts that work before Kafka answers: an instrument does not wait for it."""
 
 Name = Enum("Name", {name: name for name in MAINS}, type=str)  # type: ignore[misc]
 
@@ -37,4 +39,4 @@ def part(
 
     settings = Settings.load(home)
     main = importlib.import_module(MAINS[name.value]).main
-    raise typer.Exit(run_part(name.value, settings, main, needs_kafka=name.value != "manager"))
+    raise typer.Exit(run_part(name.value, settings, main, needs_kafka=name.value not in WITHOUT_KAFKA))

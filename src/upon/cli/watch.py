@@ -54,7 +54,7 @@ def watch(
         "settle": settle,
         "existing": existing,
     }
-    raise typer.Exit(_run(settings, [folder.resolve() for folder in folders], options, as_json))
+    raise typer.Exit(_run(settings, [Path(os.path.abspath(folder)) for folder in folders], options, as_json))
 
 
 def _run(settings: Settings, folders: list[Path], options: dict[str, Any], as_json: bool) -> int:
@@ -77,7 +77,7 @@ def _run(settings: Settings, folders: list[Path], options: dict[str, Any], as_js
 
     if sys.stderr.isatty():
         typer.echo(f"watching {', '.join(map(str, folders))}; Ctrl-C stops", err=True)
-    return run_part("watch", settings, main)
+    return run_part("watch", settings, main, needs_kafka=False)
 
 
 def _print(event: Event, as_json: bool) -> None:

@@ -103,6 +103,11 @@ def test_the_binary_form_is_read() -> None:
     assert image.data == b"\x00\xff"
 
 
+def test_json_nested_too_deeply_is_an_error_not_a_crash() -> None:
+    (error,) = read_record(b"[" * 100_000 + b"]" * 100_000, None)
+    assert isinstance(error, EventError)
+
+
 def test_the_key_is_the_partitionkey_else_the_subject() -> None:
     assert Event(type="t", source="s").key is None
     assert Event(type="t", source="s", subject="a").key == "a"
