@@ -166,7 +166,9 @@ class Pool:
             return out
         running = worker.running
         if running is not None:
-            self._cancelling.discard(running.id)
+            if running.id in self._cancelling:
+                self._cancelling.discard(running.id)
+                worker.dying, worker.victim = "cancel", worker.seq
             out.append(ending(worker, running, exitcode, output, now))
         self._requeue([assignment for _, assignment in worker.ahead], out)
         if not self._stopped:
@@ -189,6 +191,8 @@ class Pool:
                     return [Ended(cancelled(assignment))]
         for worker in self.workers.values():
             if worker.running is not None and worker.running.id == id:
+                if worker.dying and worker.victim != worker.seq:
+                    self._cancelling.add(id)  # it began while the worker was being killed for the task before
                 self._kill(worker, "cancel", out)
                 return out
             if any(assignment.id == id for _, assignment in worker.ahead):
@@ -266,7 +270,8 @@ class Pool:
         _, assignment = worker.ahead.popleft()
         worker.ahead_bytes -= len(assignment.payload)
         worker.running, worker.seq, worker.since, worker.started = assignment, began.seq, now, began.at
-        worker.told, worker.deadline = False, now + assignment.timeout if assignment.timeout > 0 else 0.0
+        timed = assignment.timeout > 0 and not worker.dying  # a dying worker's exit is on its way
+        worker.told, worker.deadline = False, now + assignment.timeout if timed else 0.0
         self.wake_at = min(self.wake_at, next_event(worker))
         if assignment.id in self._cancelling:
             self._kill(worker, "cancel", out)

@@ -13,7 +13,9 @@ from upon.endpoint.code import CodeCache
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 70_000), max_size=3), max_size=5), st.lists(st.integers(40, 80_000), min_size=1))
+@given(
+    st.lists(st.lists(st.integers(0, 70_000), max_size=3), max_size=5), st.lists(st.integers(40, 80_000), min_size=1)
+)
 def test_frames_come_out_as_they_went_in(sizes: list[list[int]], cuts: list[int]) -> None:
     sent = [[Done(1, 2, 3, b"x" * size) for size in one] for one in sizes]
     stream = b"".join(bytes(frame(one)) for one in sent)

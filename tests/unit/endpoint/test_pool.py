@@ -117,6 +117,20 @@ def test_the_next_task_of_a_killed_worker_is_not_the_one_that_timed_out() -> Non
     assert "because of the task before" in died.death.story
 
 
+def test_a_task_that_began_in_a_dying_worker_keeps_nobody_awake_and_can_be_cancelled() -> None:
+    made = pool()
+    made.assign([task("a"), task("b", timeout=0.5)], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    made.cancel("a", 0.0)
+    made.heard(1, [Done(0, 1, 2), Began(1, 2)], 0.0)
+    made.tick(3.0)
+    assert made.wake_at == float("inf")
+    assert made.cancel("b", 3.0) == []
+    ended, _ = made.exited(1, -9, "", 3.1)
+    assert isinstance(ended, Ended)
+    assert (ended.outcome.id, ended.outcome.status) == ("b", "cancelled")
+
+
 def test_a_worker_killed_from_outside_loses_what_ran_and_nothing_else() -> None:
     made = pool()
     made.assign([task("a"), task("b"), task("c")], 0.0)
