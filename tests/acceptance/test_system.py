@@ -83,6 +83,27 @@ def test_ctrl_c_stops_everything_in_time_and_the_data_stay(tmp_path: Path, kafka
         assert [child for child in children if child.is_running() and child.status() != "zombie"] == []
 
 
+def test_a_part_that_dies_is_restarted_and_one_line_says_so(tmp_path: Path, kafka: str) -> None:
+    system = System(tmp_path / "home", tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "upon", "up", "--home", str(system.home), "--kafka", kafka, "--workers", "1"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"UPON_PREFIX": f"test-{secrets.token_hex(4)}"},
+    )  # fmt: skip
+    try:
+        wait_for(lambda: system.status()["state"] == "up", "the system up")
+        killed = system.kill("manager")
+        wait_for(lambda: system.status()["parts"]["manager"]["restarts"] == 1, "the restart")
+        wait_for(lambda: system.status()["state"] == "up", "the system up again")
+        assert killed not in system.pids("manager")
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    lines = [line for line in said.splitlines() if line.startswith("manager")]
+    assert [("died (signal SIGKILL); restarting" in line, "up again after" in line) for line in lines] == [
+        (False, False), (True, False), (False, True),
+    ]  # fmt: skip
+
+
 def test_two_systems_beside_each_other(system: System, tmp_path: Path) -> None:
     with running(tmp_path, "--workers", "1") as other:
         assert other.status()["service"] != system.status()["service"]
