@@ -25,7 +25,6 @@ def console() -> Console:
     """Return where tables go: stdout, wide if it is no terminal."""
     from rich.console import Console
 
-
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
