@@ -256,7 +256,8 @@ async def _run(
         stopping = asyncio.ensure_future(part.stopping.wait())
         await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not part.stopping.is_set():
-            part.ready(sources=[source.name for source in sources.running])
+            failing = {source.name: str(source.failure) for source in sources.running if source.failure is not None}
+            part.ready(sources=[source.name for source in sources.running], failing=failing)
         await stopping
     finally:
         await _in_thread(sources.stop)

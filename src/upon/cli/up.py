@@ -174,7 +174,8 @@ def _view(place: Any, state: SystemState | None) -> dict[str, Any]:
         parts: dict[str, Any] = {name: dict(nothing) for name in STATUS_ORDER}
         return {"home": str(place.path), "state": "stopped", "kafka": "", "service": "", "parts": parts}
     found: dict[str, Any] = {
-        name: {"state": p.state, "pids": p.pids, "restarts": p.restarts} for name, p in state.parts.items()
+        name: {"state": p.state, "pids": p.pids, "restarts": p.restarts, "info": p.info}
+        for name, p in state.parts.items()
     }
     view: dict[str, Any] = {
         "home": str(place.path),
@@ -226,6 +227,8 @@ def _print(view: dict[str, Any]) -> None:
     lag = view["lag"] or {}
     notes = {"kafka": view["kafka"], "service": view["service"], "manager": f"site {view['site']}"}
     workers = view["parts"]["workers"]
+    failing = view["parts"]["sources"]["info"].get("failing", {})
+    notes["sources"] = "; ".join(f"{name} failed at its start: {reason}" for name, reason in failing.items())
     notes["workers"] = f"{workers['busy']} busy, {workers['free']} free"
     colours = {"up": "green", "external": "green", "starting": "yellow"}
     for name, part in view["parts"].items():

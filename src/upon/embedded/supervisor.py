@@ -276,6 +276,9 @@ def _port(address: str) -> int:
 
 
 def _where(info: dict[str, Any]) -> str:
+    """Return what a part told at its start that a person wants to know: its address, or what of it does not work."""
+    if failing := info.get("failing"):
+        return "".join(f"; source {name} is failing: {reason}" for name, reason in failing.items())
     for key in ("address", "service", "dispatcher"):
         if key in info:
             return f", {info[key]}"
