@@ -169,7 +169,7 @@ def summarize(client: Client, seen: Seen) -> int:
             continue
         if len(of_image) != 1 or of_image[0].attempts != 1:
             wrong.append(f"{name}: {len(of_image)} tasks, {sum(t.attempts for t in of_image)} attempts")
-        if not Path(path).with_suffix(".png").is_file():
+        if not Path(path).with_suffix(".thumb.png").is_file():
             wrong.append(f"{name}: no thumbnail")
         started, result = (time_ns(task.started) - complete) / 1e6, (seen.arrived[path] - complete) / 1e6
         to_started.append(started)

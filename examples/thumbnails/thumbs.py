@@ -7,7 +7,7 @@ from typing import Any
 
 
 def make_thumbnail(path: str, side: int = 256) -> dict[str, Any]:
-    """Write `<name>.png` beside the image at `path`, its longer side at most `side` pixels; return statistics.
+    """Write `<name>.thumb.png` beside the image at `path`, its longer side at most `side` pixels; return statistics.
 
     The contrast is stretched from the 2nd to the 98th percentile. Values are those of the image itself.
     """
@@ -21,13 +21,13 @@ def make_thumbnail(path: str, side: int = 256) -> dict[str, Any]:
     scale = min(1.0, side / max(grey.shape))
     shape = tuple(max(1, round(length * scale)) for length in grey.shape)
     small = transform.resize(stretched, shape, anti_aliasing=scale < 1)
-    thumbnail = Path(path).with_suffix(".png")
+    thumbnail = Path(path).with_suffix(".thumb.png")
     io.imsave(thumbnail, (small * 255).astype(np.uint8), check_contrast=False)
     return {
         "shape": list(image.shape),
         "mean": round(float(image.mean()), 2),
         "std": round(float(image.std()), 2),
-        "min": int(image.min()),
-        "max": int(image.max()),
+        "min": image.min().item(),
+        "max": image.max().item(),
         "thumbnail": str(thumbnail),
     }

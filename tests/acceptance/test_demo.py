@@ -21,7 +21,7 @@ def test_the_demo(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "19 images, each processed exactly once" in ran.stdout
     assert "file complete → function started: p50" in ran.stdout
-    assert len(list((tmp_path / "demo" / "incoming").glob("*.png"))) == 19
+    assert len(list((tmp_path / "demo" / "incoming").glob("*.thumb.png"))) == 19
     assert read_state(Home(tmp_path / "demo" / "home")) is None
     left = [p.info for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
     assert left == [], "no process is left behind"

@@ -69,7 +69,7 @@ def test_the_tour(system: System, folder: Path) -> None:
         assert ran.returncode == 0, f"$ {command}\n{ran.stdout}{ran.stderr}"
         done.append(command)
     assert len(done) >= 12
-    assert (folder / "scan.png").stat().st_size > 1000, "the function has run"
+    assert (folder / "scan.thumb.png").stat().st_size > 1000, "the function has run"
 
 
 def test_the_python(system: System, folder: Path) -> None:
