@@ -48,6 +48,8 @@ def main() -> int:
     """Run the demo; return the exit code."""
     work = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").resolve()
     home, incoming = work / "home", work / "incoming"
+    if home.exists():  # of a demo that was killed
+        upon("down", home=home)
     shutil.rmtree(work, ignore_errors=True)
     incoming.mkdir(parents=True)
     (work / "sources.yaml").write_text(
