@@ -12,7 +12,6 @@ Not here: who may write (`auth`), what a rule means (`upon.streams.rules`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord
 
+from upon.code_hash import code_hash
 from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, RuleNotFound, SiteNotFound
 from upon.kafka.follow import follow
 from upon.logs import get_logger
@@ -104,7 +104,7 @@ class Registrar:
         """Make code known; nothing happens if it is known already.
 
         Raises:
-            FunctionError: its hash is not the sha256 of its body.
+            FunctionError: its hash is not the one of its body.
             PayloadTooLarge: it does not fit into a record.
         """
         check_code(code)
@@ -124,7 +124,7 @@ class Registrar:
         check_name(name)
         if len(source.encode()) > MAX_SOURCE:
             raise PayloadTooLarge(f"source: {len(source.encode()):,} bytes, the limit is {MAX_SOURCE:,}")
-        code = FunctionCode(hash=hashlib.sha256(body).hexdigest(), body=body, python=python)
+        code = FunctionCode(hash=code_hash(body), body=body, python=python)
         await self.add_code(code)
         async with self._writing:
             versions = self.registry.functions.get(name, {})
@@ -245,8 +245,8 @@ def check_code(code: FunctionCode) -> None:
             f"the function has {len(code.body):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: "
             "import large data in the function in place of closing over it"
         )
-    if hashlib.sha256(code.body).hexdigest() != code.hash:
-        raise FunctionError(f"hash {code.hash!r} is not the sha256 of the body")
+    if code_hash(code.body) != code.hash:
+        raise FunctionError(f"hash {code.hash!r} is not the `upon.code_hash` of the body")
 
 
 def check_name(name: str) -> None:

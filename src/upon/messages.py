@@ -166,7 +166,7 @@ class ResultBatch(Message, frozen=True, kw_only=True):
 class FunctionCode(Message, frozen=True, kw_only=True, tag="code"):
     """A function's body, named by its content: the same code is stored once."""
 
-    hash: str  # sha256 of body, hex
+    hash: str  # `upon.code_hash` of body
     body: bytes  # cloudpickle
     python: str  # "3.11": what pickled it
     created: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import cloudpickle
 import psutil
 
 from upon import serialize
+from upon.code_hash import code_hash
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder, dispatcher_keys
 from upon.dispatcher.protocol import Assignment, Attempt, Death, FromDispatcher, FromManager, Outcome, pack
@@ -113,7 +113,7 @@ class Site:
             if name.startswith("tests."):  # workers cannot import it, and need not
                 cloudpickle.register_pickle_by_value(module)
         body = serialize.dump_function(function)
-        code = hashlib.sha256(body).hexdigest()
+        code = code_hash(body)
         if code not in self.codes:
             self.codes[code] = FunctionCode(hash=code, body=body, python=PYTHON)
             if self.manager:

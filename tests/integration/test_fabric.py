@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from tests.integration.dispatching import Fabric, dispatcher, dispatcher_process, fabric
 from tests.integration.test_dispatcher import committed, free_address
+from upon.code_hash import code_hash
 from upon.config import Settings
 from upon.messages import FunctionCode, ItemFailure, Retry
 from upon.serialize import dump_function, loads, pack_call, pack_chunk
@@ -39,7 +39,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 async def registered(f: Fabric, function: Callable[..., Any]) -> str:
     body = dump_function(function)
-    code = FunctionCode(hash=hashlib.sha256(body).hexdigest(), body=body, python=PYTHON)
+    code = FunctionCode(hash=code_hash(body), body=body, python=PYTHON)
     await f.code(code)
     return code.hash
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,12 +12,13 @@ import pytest
 
 from tests.services import DEADLINE, Records, Running, Stream, eventually, invocation, result, service
 from upon import api
+from upon.code_hash import code_hash
 from upon.events import Event
 from upon.messages import Cancel, FunctionCode, InvocationBatch, Started
 from upon.topics import Topics
 
 BODY = b"the code of a test"
-CODE = hashlib.sha256(BODY).hexdigest()
+CODE = code_hash(BODY)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ class TestRequests:
         assert (await running.task("t199")).status == "pending"
 
     async def test_large_batches_are_split_and_codes_kept_apart(self, running: Running, records: Records) -> None:
-        other = hashlib.sha256(b"other").hexdigest()
+        other = code_hash(b"other")
         async with running.stream() as stream:
             await register(stream)
             await stream.ask(api.Register(request=1, code=FunctionCode(hash=other, body=b"other", python="3.11")))

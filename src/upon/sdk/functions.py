@@ -11,7 +11,6 @@ callable objects are pickled at each submit, for their state may have changed.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 import threading
@@ -26,6 +25,7 @@ from typing import Any
 import cloudpickle
 
 from upon import serialize
+from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge
 from upon.messages import MAX_PAYLOAD, FunctionCode
 from upon.sdk.modules import travelling
@@ -156,7 +156,7 @@ def _pickled(function: Callable[..., Any]) -> FunctionCode:
             f"{name_of(function)} is {len(body):,} bytes pickled, the limit is {MAX_PAYLOAD:,}: "
             "does it use a large global? pass that as an argument or load it inside the function"
         )
-    return FunctionCode(hash=hashlib.sha256(body).hexdigest(), body=body, python=PYTHON)
+    return FunctionCode(hash=code_hash(body), body=body, python=PYTHON)
 
 
 # ── which variables a function names ──────────────────────────────────────────────────────────────────────────────
