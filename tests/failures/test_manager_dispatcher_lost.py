@@ -36,9 +36,11 @@ async def test_what_runs_survives_a_new_dispatcher_and_runs_once(tmp_path: Path)
             await site.outcome(id)
         assert sorted(Path(log).read_text().split()) == ["a", "b", "c"]
         site.stored("done", "a", "b", "c")
+        # Sent after it on the same socket: once this is done, the manager has heard of the others.
+        assert await site.value("after", len, "abc") == 3
         site.restart()
         await site.until(lambda: len(site.ready) == 3, "Ready again")
-        assert site.ready[2].held == ()
+        assert site.ready[2].held == (Attempt("after", 1),)
 
 
 async def test_outcomes_wait_while_the_dispatcher_is_away(tmp_path: Path) -> None:
