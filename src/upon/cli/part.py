@@ -17,6 +17,8 @@ MAINS = {
     "sources": "upon.triggers.runner",
 }
 """Where each part's `main(part, settings)` is."""
+EXTRAS = {"dispatcher": "endpoint", "manager": "endpoint"}
+"""The extra of pyproject.toml with what a part needs, where it is not called like the part."""
 WITHOUT_KAFKA = ("manager", "sources")
 """Parts that work before Kafka answers: an instrument does not wait for it."""
 
@@ -35,8 +37,15 @@ def part(
     Example: UPON_KAFKA=kafka:9092 UPON_SITE=alcf upon part dispatcher
     """
     from upon.config import Settings
+    from upon.errors import ConfigError
     from upon.part import run_part
 
     settings = Settings.load(home)
-    main = importlib.import_module(MAINS[name.value]).main
+    try:
+        main = importlib.import_module(MAINS[name.value]).main
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(name.value, name.value)
+        raise ConfigError(
+            f"the part {name.value} needs {error.name}: pip install 'upon[{extra}]', or 'upon[embedded]' for all parts"
+        ) from error
     raise typer.Exit(run_part(name.value, settings, main, needs_kafka=name.value not in WITHOUT_KAFKA))
