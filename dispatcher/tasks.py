@@ -21,10 +21,10 @@ Attempts are numbered from 1 and rise with each assignment. `starts` counts thos
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
 
 from upon import errors
+from upon.events import rfc3339
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Status, Timings
 
 TaskState = Literal["arrived", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
@@ -133,7 +133,7 @@ def lost_failure(task: Task) -> Failure:
 
 def instant(ns: int) -> str:
     """Return a time as people and logs read it, UTC, to the millisecond."""
-    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(ns, "milliseconds")
 
 
 def result_of(

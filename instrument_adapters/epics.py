@@ -23,12 +23,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from upon.events import Event
+from upon.events import Event, rfc3339
 from upon.instrument_adapters.epics_changes import Change, Channel, Reading
 from upon.triggers.source import Context, Duration, Source, SourceConfig, event_id
 
@@ -200,7 +199,7 @@ class EpicsSource(Source[EpicsConfig]):
             source=uri,
             subject=channel.name,
             id=event_id(uri, change.kind, str(change.at)),
-            time=datetime.fromtimestamp(change.at / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            time=rfc3339(change.at),
             data=data,
         )
         state = channel.saved()

@@ -103,13 +103,6 @@ class Store:
                 if rows:
                     connection.execute(statement, rows)
 
-    def forget_positions(self, names: list[tuple[str, int]]) -> None:
-        """Drop the positions of partitions that are not what they were (a topic made anew)."""
-        with self._engine.begin() as connection:
-            for topic, number in names:
-                where = (positions.c.topic == topic) & (positions.c.partition == number)
-                connection.execute(positions.delete().where(where))
-
     async def read(self, query: Callable[..., R], *args: Any) -> R:
         """Run a function of `upon.service.queries` in a reader's thread.
 

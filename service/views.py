@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ from sqlalchemy import Row
 
 from upon import api
 from upon.errors import InputError
+from upon.events import rfc3339
 from upon.messages import (
     Cause,
     DeadLetter,
@@ -33,7 +33,7 @@ def moment(ns: int) -> str | None:
     if not ns:
         return None
     try:
-        return datetime.fromtimestamp(ns // 1000 / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return rfc3339(ns)
     except (OverflowError, ValueError, OSError):
         return None
 

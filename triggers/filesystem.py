@@ -23,14 +23,13 @@ import socket
 import stat
 import time
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import Field
 
 from upon.errors import SourceError
-from upon.events import Event
+from upon.events import Event, rfc3339
 from upon.triggers.mounts import file_system, is_shared
 from upon.triggers.notifications import Kind, Notifications
 from upon.triggers.readiness import Readiness, Ready
@@ -231,10 +230,3 @@ class FilesystemSource(Source[FilesystemConfig]):
 
     def _walk(self, folder: str) -> Any:
         return walk(folder, self._names, recursive=self.config.recursive, inode=self._inode)
-
-
-def rfc3339(ns: int) -> str:
-    """Return a time in ns since the epoch as RFC 3339, UTC, to the microsecond."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

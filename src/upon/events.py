@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import base64
 import re
+import time as clock  # an event has a field of that name
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -32,8 +33,19 @@ _EXTENSION = re.compile(r"[a-z0-9]{1,64}")
 Headers = Sequence[tuple[str, bytes]]
 
 
+def rfc3339(ns: int, timespec: Literal["milliseconds", "microseconds"] = "microseconds") -> str:
+    """Return a time in ns since the epoch as RFC 3339, UTC, cut to `timespec`.
+
+    Raises:
+        OverflowError, ValueError, OSError: no calendar has it.
+    """
+    seconds, rest = divmod(ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(clock.time_ns())
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError as ClientError
 
 from tests.conftest import missing
+from tests.systems import wait_for
 from upon.embedded import ports
 from upon.embedded.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError, KafkaStartError
@@ -68,13 +68,6 @@ async def read(kafka: str, topic: str, group: str, count: int) -> list[int]:
 def impatient_producer(kafka: str) -> AIOKafkaProducer:
     """A producer that gives up after 2 s, for what cannot succeed."""
     return AIOKafkaProducer(bootstrap_servers=kafka, acks="all", request_timeout_ms=2000, retry_backoff_ms=50)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:g} s"
-        time.sleep(0.05)
 
 
 async def test_the_sessions_kafka_answers(kafka: str, topics: Topics) -> None:
@@ -233,7 +226,7 @@ def supervisor(folder: Path, how: str) -> Iterator[tuple[subprocess.Popen[str], 
 def test_a_broker_ends_with_its_parent(tmp_path: Path) -> None:
     with supervisor(tmp_path / "kafka", "main") as (parent, broker):
         parent.send_signal(signal.SIGKILL)
-        wait_until(lambda: not broker.is_running())
+        wait_for(lambda: not broker.is_running(), "the broker ends", DEADLINE)
 
 
 async def test_a_broker_whose_parent_is_gone_is_replaced(tmp_path: Path) -> None:
@@ -285,7 +278,7 @@ async def test_a_disk_that_fills_up_loses_nothing(small_disk: Path) -> None:
                 while process.is_running():
                     await producer.send_and_wait("t", str(acknowledged).encode() + b" " * 100_000)
                     acknowledged += 1
-        wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it ends", DEADLINE)
         reason = broker.diagnose()
         assert all(text in reason for text in ("full", *REMEDIES)), reason
         filler.unlink()

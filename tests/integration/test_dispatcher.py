@@ -15,6 +15,7 @@ from tests.integration.dispatching import Fabric, HandDriven, dispatcher, dispat
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder, dispatcher_keys, manager_keys
 from upon.dispatcher.protocol import Attempt
+from upon.embedded.ports import free_port
 from upon.errors import ConfigError
 from upon.kafka.clients import async_consumer
 from upon.kafka.follow import follow
@@ -39,9 +40,7 @@ async def committed(f: Fabric) -> int:
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 async def test_the_way_of_one_task(f: Fabric) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +14,8 @@ import pytest
 
 from tests.reading import EventReader, reading
 from tests.source_process import SourceProcess, sources_running
+from upon.embedded.ports import free_port
 from upon.topics import Topics
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Ioc:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ import pytest
 
 from tests.reading import EventReader, reading
 from tests.source_process import SourceProcess, sources_running
+from tests.systems import wait_for
 from upon.topics import Topics
 
 TEXT = """\
@@ -49,10 +49,8 @@ class GlobusServer:
         def count() -> int:
             return sum("task_list" in request for request in self.asked())
 
-        end, deadline = count() + times, time.monotonic() + 30
-        while count() < end:
-            assert time.monotonic() < deadline, "the source does not ask"
-            time.sleep(0.05)
+        end = count() + times
+        wait_for(lambda: count() >= end, "the source asks", timeout=30)
 
 
 @pytest.fixture

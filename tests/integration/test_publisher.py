@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.reading import EventReader, reading
+from tests.systems import wait_for
 from upon.errors import EventError, PayloadTooLarge
 from upon.events import Event
 from upon.kafka.admin import ensure_topics
@@ -102,10 +102,7 @@ def test_a_full_publisher_blocks_until_it_is_closed(topics: Topics, monkeypatch:
 
     thread = threading.Thread(target=publish)
     thread.start()
-    deadline = time.monotonic() + 30
-    while len(accepted) < 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: len(accepted) >= 10, "ten events taken", timeout=30)
     assert not refused.wait(0.2)
     assert nowhere.close(0.1) is False
     thread.join(30)

@@ -7,7 +7,6 @@ lose acknowledgements, to refuse.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from upon import api, serialize
+from upon.embedded.ports import free_port
 from upon.errors import NotAuthenticated, UponError
 from upon.messages import FunctionCode, Invocation, ItemFailure, Result
 
@@ -26,9 +26,7 @@ class SmallService:
     """A service in a thread. What it has accepted and done outlives `stop`, as Kafka would keep it."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.codes: dict[str, FunctionCode] = {}
         self.results: dict[str, Result] = {}
         self.received: Counter[str] = Counter()
