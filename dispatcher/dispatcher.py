@@ -267,7 +267,7 @@ class Dispatcher:
             now = time.time_ns()
             for records in batches.values():
                 for record in records:
-                    self._put(invocation_input(record, now))
+                    self._put(invocation_input(record, self._site, now))
             if batches:  # what was read is taken in before more is, so that Pause is in time
                 self._taken.clear()
                 await self._taken.wait()

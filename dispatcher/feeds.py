@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from upon.deadletters import letter, received
 from upon.dispatcher.instructions import BadRecordRead, CancelAsked, CodeKnown, RecordRead
 from upon.errors import InputError
-from upon.ids import new_id
 from upon.logs import get_logger
-from upon.messages import Cancel, DeadLetter, FunctionCode, InvocationBatch, RegistryRecord, decode
+from upon.messages import Cancel, FunctionCode, InvocationBatch, RegistryRecord, decode
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -31,26 +31,18 @@ POLL_RECORDS = 50
 """Records taken at a time, so that managers are heard in between."""
 
 
-def invocation_input(record: ConsumerRecord[Any, Any], now: int) -> RecordRead | BadRecordRead:
+def invocation_input(record: ConsumerRecord[Any, Any], site: str, now: int) -> RecordRead | BadRecordRead:
     """Return what a record of the invocations topic means; one that is none becomes a dead letter.
 
     Args:
+        site: whose topic it is.
         now: ns since the epoch.
     """
     try:
         batch = decode(record.value or b"", InvocationBatch)
     except InputError as error:
-        letter = DeadLetter(
-            id=new_id(),
-            origin=f"{record.topic}/{record.partition}/{record.offset}",
-            part="dispatcher",
-            reason=f"{type(error).__name__}: {error}",
-            key=record.key or b"",
-            value=record.value or b"",
-            headers=tuple(record.headers),
-            at=now,
-        )
-        return BadRecordRead(record.partition, record.offset, letter)
+        buried = letter(received(record), "dispatcher", f"{type(error).__name__}: {error}", now, site=site)
+        return BadRecordRead(record.partition, record.offset, buried)
     return RecordRead(record.partition, record.offset, batch)
 
 

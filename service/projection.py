@@ -20,7 +20,18 @@ from aiokafka import ConsumerRecord
 
 from upon import api
 from upon.errors import InputError
-from upon.messages import FINAL, Cause, DeadLetter, InvocationBatch, Result, ResultBatch, Started, decode, encode
+from upon.messages import (
+    FINAL,
+    Cause,
+    DeadLetterRecord,
+    InvocationBatch,
+    Resolved,
+    Result,
+    ResultBatch,
+    Started,
+    decode,
+    encode,
+)
 from upon.topics import Topics
 
 Row = dict[str, Any]
@@ -73,7 +84,9 @@ def _take(changes: Changes, record: ConsumerRecord, topics: Topics, now: int) ->
         changes.started += [_started(one, batch.site) for one in batch.started]
         changes.ended += [_ended(one, batch.site, now) for one in batch.results]
     elif record.topic == topics.deadletter:
-        letter = decode(value, DeadLetter)
+        letter: DeadLetterRecord = decode(value, DeadLetterRecord)  # type: ignore[arg-type]
+        if isinstance(letter, Resolved):
+            return
         changes.dead.append({"id": _text(letter.id), "at": _integer(letter.at or record.timestamp * 10**6),
                              "record": value})  # fmt: skip
     else:

@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from upon.ids import new_id
+from upon.deadletters import letter, received
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.logs import get_logger
-from upon.messages import DeadLetter, encode
+from upon.messages import encode
 from upon.service.ends import Ends
 from upon.service.outbox import Outbox
 from upon.service.projection import Bad, Changes, Positions, project
@@ -244,19 +244,10 @@ class Projector:
         if record.topic != self._topics.results:
             log.info("passed over a record that cannot be read", action="project", origin=origin, reason=bad.reason)
             return
-        letter = DeadLetter(
-            id=new_id(),
-            origin=origin,
-            part="service",
-            reason=bad.reason,
-            key=record.key or b"",
-            value=record.value or b"",
-            headers=tuple((name, value or b"") for name, value in record.headers or ()),
-            at=time.time_ns(),
-        )
-        log.warning("a record is no result: it is in the dead letters", action="bury", id=letter.id, origin=origin,
+        buried = letter(received(record), "service", bad.reason, time.time_ns())
+        log.warning("a record is no result: it is in the dead letters", action="bury", id=buried.id, origin=origin,
                     reason=bad.reason)  # fmt: skip
-        await self._outbox.send(self._topics.deadletter, encode(letter), origin.encode())
+        await self._outbox.send(self._topics.deadletter, encode(buried), origin.encode())
 
     def _has(self, wanted: Positions) -> bool:
         return all(self.written.get(place, 0) >= next_ for place, next_ in wanted.items())

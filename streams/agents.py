@@ -17,13 +17,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from upon.deadletters import Received, alone, letter, with_values
 from upon.logs import get_logger
 from upon.messages import DeadLetter, InvocationBatch, encode
 from upon.streams.catalogue import Catalogue
-from upon.streams.deadletters import Received, letter_about_event
 from upon.streams.offsets import Offsets
 from upon.streams.outbox import Outbox, Outgoing
-from upon.streams.reactions import Fired, batches, react
+from upon.streams.reactions import ACTION, Fired, batches, react
 from upon.topics import Topics
 
 COMMIT_INTERVAL = 0.5
@@ -166,18 +166,23 @@ def received(message: Any) -> Received:
         offset=message.offset,
         key=message.key,
         value=message.value,
-        headers=tuple(headers.items() if isinstance(headers, Mapping) else headers),
+        headers=with_values(headers.items() if isinstance(headers, Mapping) else headers),
         recorded=int(message.timestamp * 1000) * 1_000_000 if message.timestamp else 0,
     )
 
 
 def _undelivered(record: Received, fired: Fired, reason: str, now: int) -> DeadLetter:
-    rule = fired.firing.invocation.cause.rule if fired.firing.invocation.cause else ""
-    return letter_about_event(
-        record,
-        fired.position,
-        fired.event,
-        f"rule {rule}: site {fired.firing.site}: {reason}; `upon sites list` shows what there is",
+    firing = fired.firing
+    rule = firing.invocation.cause.rule if firing.invocation.cause else ""
+    return letter(
+        alone(record, fired.position, fired.event),
+        "streams",
+        f"rule {rule}: site {firing.site}: {reason}; `upon sites list` shows what there is",
         now,
-        about=f"site\x00{rule}",
+        about=str(fired.position),
+        rule=rule,
+        action=ACTION,
+        event_id=fired.event.id,
+        function=firing.invocation.function,
+        site=firing.site,
     )

@@ -13,18 +13,20 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from upon.deadletters import Received, alone, letter, only_rule
 from upon.errors import EventError
 from upon.events import Event, read_record
 from upon.messages import COALESCE_BYTES, DeadLetter, Invocation, InvocationBatch
 from upon.registry import Registry
 from upon.streams.conditions import Scope
-from upon.streams.deadletters import Received, letter, letter_about_event
 from upon.streams.firing import Firing, Refusal, fire
 from upon.streams.matcher import Matcher
 from upon.streams.rules import Rule
 
 PRINCIPAL = "streams"
 """Who asks for the invocations that rules fire."""
+ACTION = "run"
+"""The one action of a rule: the key of the rule's spec that says what runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +60,42 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
     except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"unexpected {type(error).__name__}: {error} ({where.name}, line {where.lineno}): please report it"
-        return Reaction(letters=(letter(record, reason, now),))
+        return Reaction(letters=(letter(record, "streams", reason, now),))
 
 
 def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
     found = read_record(record.value, record.headers)
-    batch = _is_batch(record)
+    batch, only = _is_batch(record), only_rule(record.headers)
     fired: list[Fired] = []
     letters: list[DeadLetter] = []
     for number, event in enumerate(found):
         position = number if batch else None
         if isinstance(event, EventError):
-            letters.append(letter_about_event(record, position, None, f"EventError: {event}", now))
+            one = alone(record, position, None)
+            letters.append(letter(one, "streams", f"EventError: {event}", now, about=str(position)))
             continue
         scope = Scope(event)
-        for rule in matcher.match(scope.fields):
+        matching = [rule for rule in matcher.match(scope.fields) if only in (None, rule.name)]
+        if only is not None and not matching:
+            letters.append(_unmatched(record, position, event, only, now))
+        for rule in matching:
             outcome = fire(rule, scope, registry, record.recorded)
             if isinstance(outcome, Firing):
                 fired.append(Fired(outcome, event, position))
             elif isinstance(outcome, Refusal):
-                letters.append(letter_about_event(record, position, event, outcome.reason, now, about=rule.name))
+                letters.append(
+                    letter(
+                        alone(record, position, event),
+                        "streams",
+                        outcome.reason,
+                        now,
+                        about=str(position),
+                        rule=rule.name,
+                        action=ACTION,
+                        event_id=event.id,
+                        function=rule.function,
+                    )
+                )
     return Reaction(tuple(fired), tuple(letters))
 
 
@@ -108,6 +126,13 @@ def batches(firings: Iterable[Firing], now: int) -> list[InvocationBatch]:
 
 def _batch(site: str, invocations: list[Invocation], now: int) -> InvocationBatch:
     return InvocationBatch(site=site, principal=PRINCIPAL, submitted=now, invocations=tuple(invocations))
+
+
+def _unmatched(record: Received, position: int | None, event: Event, rule: str, now: int) -> DeadLetter:
+    """Return the letter of an event that was published again for one rule, in vain."""
+    reason = f"rule {rule}: tried again, but there is no such rule, or its pattern does not match this event"
+    one = alone(record, position, event)
+    return letter(one, "streams", reason, now, about=str(position), rule=rule, action=ACTION, event_id=event.id)
 
 
 def _is_batch(record: Received) -> bool:

@@ -16,6 +16,7 @@ Not here: a disk spool. A process that is killed loses what is not safe yet; the
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import queue
 import threading
@@ -23,12 +24,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from upon.deadletters import letter, unwritten
 from upon.errors import PayloadTooLarge
 from upon.events import Event, write_record
-from upon.ids import new_id
 from upon.kafka.clients import sync_producer
 from upon.logs import get_logger
-from upon.messages import MAX_PAYLOAD, DeadLetter, encode
+from upon.messages import MAX_PAYLOAD, encode
 from upon.topics import Topics
 from upon.triggers.lanes import Entry, Lanes, Record
 from upon.triggers.source import Stopped, Then
@@ -214,23 +215,17 @@ class Publisher:
             self._forget(record)
         else:
             log.error("an event is too large for the broker", action="deadletter", reason=reason)
+            refused = unwritten(self._topics.events, record.key, record.value, record.headers)
+            about = hashlib.sha256(record.value).hexdigest()
             self._letters[id(record)] = encode(
-                DeadLetter(
-                    id=new_id(),
-                    origin=self._topics.events,
-                    part="sources",
-                    reason=reason,
-                    key=record.key or b"",
-                    value=record.value[:DEAD_LETTER_BYTES],
-                    at=time.time_ns(),
-                )
+                letter(refused, "sources", reason, time.time_ns(), about=about, room=DEAD_LETTER_BYTES)
             )
 
     # ── sending and connecting ────────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, producer: KafkaProducer | None, record: Record) -> None:
-        if (letter := self._letters.get(id(record))) is not None:
-            self._produce(producer, record, self._topics.deadletter, letter)
+        if (buried := self._letters.get(id(record))) is not None:
+            self._produce(producer, record, self._topics.deadletter, buried)
             return
         self._produce(
             producer,

@@ -11,6 +11,9 @@ import uuid
 #: The name space of derived invocation ids. Changing it breaks deduplication across an upgrade.
 RULE_INVOCATIONS = uuid.UUID("9c1fd1a2-4a52-5b0e-9f3e-6f1a2d9f4c11")
 
+#: The name space of dead letters' ids.
+DEAD_LETTERS = uuid.UUID("3b0f6f0e-51a5-5c0b-8d6a-2f6f6c1f7e52")
+
 
 def new_id() -> str:
     """Return a random id (UUIDv4, 36 characters)."""
@@ -29,3 +32,15 @@ def rule_invocation_id(rule: str, version: int, once: str) -> str:
         A UUIDv5 (RFC 9562), 36 characters; equal arguments give equal ids on every machine.
     """
     return str(uuid.uuid5(RULE_INVOCATIONS, f"{rule}\x00{version}\x00{once}"))
+
+
+def dead_letter_id(origin: str, part: str, about: str) -> str:
+    """Return the id of the dead letter that `part` writes about the record at `origin` (topic/partition/offset).
+
+    Args:
+        about: what tells it from other letters about the same record.
+
+    Returns:
+        A UUIDv5 (RFC 9562), 36 characters: whoever meets the record again writes the same letter.
+    """
+    return str(uuid.uuid5(DEAD_LETTERS, f"{origin}\x00{part}\x00{about}".encode(errors="backslashreplace").decode()))

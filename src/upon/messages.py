@@ -5,7 +5,7 @@
     upon.results              ResultBatch
     upon.registry             FunctionCode | FunctionRecord | RuleRecord     (key: `registry_key`)
     upon.sites                SiteStatus
-    upon.deadletter           DeadLetter
+    upon.deadletter           DeadLetter | Resolved
 
 Guarantees: a field is never renamed or reused; a new field has a default, so old records stay readable and
 old readers ignore it. A record's `format` (absent = 1) rises only when older readers must refuse it.
@@ -223,22 +223,40 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     running: int = 0
 
 
-class DeadLetter(Message, frozen=True, kw_only=True):
-    """A record that could not be processed, whole, with the reason."""
+class DeadLetter(Message, frozen=True, kw_only=True, tag="letter"):
+    """A record that could not be processed, with the reason. Made by `upon.deadletters`, which bounds each field."""
 
     format: int = 1
     id: str
     origin: str  # topic/partition/offset
-    part: str  # who gave up: streams, dispatcher, service
+    part: str  # who gave up: streams, dispatcher, service, sources
     reason: str  # the error's class and message
     key: bytes = b""
-    value: bytes = b""
+    value: bytes = b""  # the record's, or that of the one event of a batch record that this is about
     headers: tuple[tuple[str, bytes], ...] = ()
     attempts: int = 1
+    at: int = 0
+    rule: str = ""  # the rule that could not fire; empty: it is about the record itself
+    action: str = ""  # which of the rule's actions
+    event_id: str = ""  # the event's id, shortened if it is very long
+    function: str = ""  # what should have run
+    site: str = ""  # where
+    size: int = 0  # bytes of the value; more than `value` has if it was cut
+    whole: bool = True  # key, value and headers are all here; else the record may still stand at `origin`
+
+
+class Resolved(Message, frozen=True, kw_only=True, tag="resolved"):
+    """Dead letters that somebody dealt with. They stay in the store's history."""
+
+    format: int = 1
+    ids: tuple[str, ...]
+    how: Literal["retried", "dropped"]
+    principal: str = ""
     at: int = 0
 
 
 RegistryRecord = FunctionCode | FunctionRecord | RuleRecord
+DeadLetterRecord = DeadLetter | Resolved
 
 M = TypeVar("M")
 _encoder = msgspec.msgpack.Encoder()

@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upon.deadletters import ONLY_RULE, Received
 from upon.events import BATCH, Event, from_dict, time_ns
 from upon.ids import rule_invocation_id
-from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionRecord, SiteStatus, encode
+from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionRecord, SiteStatus
 from upon.registry import Registry
 from upon.serialize import loads_plain
 from upon.streams.conditions import Scope
-from upon.streams.deadletters import Received, letter
 from upon.streams.firing import Firing, Refusal, choose_site, fire
 from upon.streams.matcher import Matcher
 from upon.streams.reactions import Reaction, batches, react
@@ -203,11 +203,21 @@ def test_batches_join_by_site_and_function_and_split_by_size() -> None:
     assert found[0].submitted == NOW
 
 
-def test_a_letter_that_would_not_fit_is_cut_and_says_so() -> None:
-    one = letter(Received("t", 0, 0, None, b"x" * (MAX_PAYLOAD + 10)), "too bad", NOW)
-    assert len(one.value) == MAX_PAYLOAD
-    assert "the first" in one.reason
-    assert len(encode(one)) > MAX_PAYLOAD
+def test_a_letter_names_what_it_is_about() -> None:
+    bad = rule_from_spec({"name": "bad", "upon": {"type": ["t"]}, "run": {"function": "f", "args": ["${nope}"]}})
+    (one,) = react(record(event(id="7")), Matcher([bad]), registry(), NOW).letters
+    assert (one.rule, one.action, one.event_id, one.function) == ("bad", "run", "7", "f")
+
+
+def test_an_event_tried_again_fires_the_rule_it_is_for_alone() -> None:
+    other = rule_from_spec({"name": "other", "upon": {"type": ["t"]}, "run": {"function": "f"}}, version=1)
+    again = record(event(), headers=((ONLY_RULE, b"other"),))
+    (one,) = react(again, Matcher([rule(), other]), registry(), NOW).fired
+    assert one.firing.invocation.cause is not None
+    assert one.firing.invocation.cause.rule == "other"
+    (missed,) = react(again, Matcher([rule()]), registry(), NOW).letters
+    assert missed.rule == "other"
+    assert "no such rule, or its pattern does not match" in missed.reason
 
 
 @given(
