@@ -107,7 +107,7 @@ class Registrar:
             FunctionError: its hash is not the one of its body.
             PayloadTooLarge: it does not fit into a record.
         """
-        check_code(code)
+        await asyncio.to_thread(check_code, code)  # some work for a large body: not in the event loop
         if code.hash not in self.registry.code:
             stamped = FunctionCode(hash=code.hash, body=code.body, python=code.python, created=time.time_ns())
             await self._write([stamped])
@@ -124,7 +124,7 @@ class Registrar:
         check_name(name)
         if len(source.encode()) > MAX_SOURCE:
             raise PayloadTooLarge(f"source: {len(source.encode()):,} bytes, the limit is {MAX_SOURCE:,}")
-        code = FunctionCode(hash=code_hash(body), body=body, python=python)
+        code = FunctionCode(hash=await asyncio.to_thread(code_hash, body), body=body, python=python)
         await self.add_code(code)
         async with self._writing:
             versions = self.registry.functions.get(name, {})

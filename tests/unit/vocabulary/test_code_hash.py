@@ -8,25 +8,38 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.code_hash import LARGEST, code_hash
+from upon.code_hash import OPERATIONS, code_hash
 from upon.serialize import dump_function
 
 MODULE = '''
 """A module."""
+import enum
 import math
 
+MANY = {str(i) for i in range(2500)}
 LIMITS = {"value": 3, "a b": [1, 2]}
 
 def size(by="value"):
     return LIMITS[by] in {"p", "q", "r", "s"}, 3
 
-def helper(x, name="value"):
+class Kind:
+    """A kind, which travels by value."""
+    def same(self, other):
+        return super().__eq__(other) or isinstance(other, Kind)
+
+class Colour(enum.Enum):
+    RED = 1
+
+def helper(x, name="value", kind=Kind):
     """Help."""
+    assert kind().same(Kind()) and x not in {("a", 1), ("b", frozenset("abc"))}, MANY
     return {"value": x, "a b": [name, "value"], "s": x in {"p", "q", "r", "s"}, "t": size()}
 
 def work(x):
@@ -61,17 +74,48 @@ def test_neither_compiled_files_nor_hash_seeds_change_the_name(tmp_path: Path) -
     assert len({name for name, _ in found}) == 1
 
 
+def test_comments_and_empty_lines_do_not_change_the_name(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(MODULE)
+    before = _pickled(tmp_path, "0")
+    edited = MODULE.replace("def size", "# A comment, and\n\n\n# another\ndef size").replace(
+        "    return helper", "    # so\n    return helper"
+    )
+    (tmp_path / "module.py").write_text(edited)
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    after = _pickled(tmp_path, "0")
+    assert before[0] == after[0]
+    assert before[1] != after[1], "the lines did not move: this tests nothing"
+
+
+HOSTILE = {
+    "marks and items": b"(" * 80_000 + b"\x90" * 80_000 + b".",
+    "tuples, deep": b"(" * 80_000 + b"t" * 80_000 + b".",
+    "lists, deep": b"(" * 80_000 + b"l" * 80_000 + b".",
+    "one string, often": b"X\x40\x42\x0f\x00" + b"s" * 1_000_000 + b"q\x00" + b"h\x00" * 90_000 + b".",
+    "a long number": b"\x8b\x00\x09\x3d\x00" + b"\x77" * 4_000_000 + b".",
+    "many operations": b"N" + b"2" * 15_000_000 + b".",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=list(HOSTILE))
+def test_time_is_linear_whatever_the_bytes(body: bytes) -> None:
+    begin = time.thread_time()
+    code_hash(body)
+    assert time.thread_time() - begin < 10, "seconds, of this thread alone; it took more than a minute"
+
+
 def test_other_code_has_another_name(tmp_path: Path) -> None:
     names = set()
     for change in (
         ("", ""), ('"hello world"', '"hello"'), ("}, 3", "}, 4"), ('"r", "s"}', '"s"}'), ("sqrt", "cbrt"),
-         ('"k", "l"', '"k", "z"'), ("[1, 2]", "[2, 1]"), ('b"raw", b"raw"', 'b"raw", b"war"')
+         ('"k", "l"', '"k", "z"'), ("[1, 2]", "[2, 1]"), ('b"raw", b"raw"', 'b"raw", b"war"'), ("2500", "2501"),
+         ("super().__eq__(other)", "self is other"), ('("a", 1)', '("a", 2)'), ('frozenset("abc")', 'frozenset("abd")'),
     ):  # fmt: skip
-        folder = tmp_path  # its path is part of the code: tracebacks name it
+        folder = tmp_path  # its path is part of the code, which can read `__file__`
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)
         (folder / "module.py").write_text(MODULE.replace(*change))
         names.add(_pickled(folder, "0")[0])
-    assert len(names) == 8
+    assert len(names) == 12
 
 
 values = st.recursive(
@@ -114,8 +158,8 @@ def test_what_is_no_pickle_has_a_name_too(body: bytes) -> None:
     assert len(code_hash(body)) == 64
 
 
-def test_a_large_one_is_named_by_its_bytes() -> None:
-    body = pickle.dumps(b"x" * LARGEST)
+def test_one_of_very_many_operations_is_named_by_its_bytes() -> None:
+    body = pickle.dumps(list(range(OPERATIONS)))
     assert code_hash(body) == hashlib.sha256(body).hexdigest()
 
 
