@@ -44,14 +44,22 @@ class Attempts:
         book, step: the state machine's.
         placement: who gets what.
         hold_until: monotonic s before which nothing is placed.
+        timeout: s that a task may run which names no timeout itself; 0 = without end.
         random: numbers from 0 to 1, for the jitter of backoffs.
     """
 
     def __init__(
-        self, book: Book, step: Step, placement: Placement, hold_until: float, random: Callable[[], float]
+        self,
+        book: Book,
+        step: Step,
+        placement: Placement,
+        *,
+        hold_until: float,
+        timeout: float,
+        random: Callable[[], float],
     ) -> None:
         self.book, self.step, self.placement = book, step, placement
-        self.hold_until, self._random = hold_until, random
+        self.hold_until, self._timeout, self._random = hold_until, timeout, random
 
     def queue(self, task: Task, *, first: bool = False) -> None:
         """Let a task wait for a manager, or first for its code."""
@@ -90,7 +98,7 @@ class Attempts:
                 if code not in manager.warm:
                     manager.warm.add(code)
                     self.step.add(SendCode(manager.id, code))
-            for batch in _batches(tasks):
+            for batch in _batches(tasks, self._timeout):
                 self.step.send(manager.id, protocol.Tasks(tuple(batch)))
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
@@ -167,7 +175,11 @@ class Attempts:
             self.lose(task, death.story, began=began, finished=death.finished)
 
     def lose(self, task: Task, story: str, *, began: bool, blame: bool = True, finished: int = 0) -> None:
-        """An attempt is lost: try again, or fail with the story of all attempts."""
+        """An attempt is lost: try again, or fail with the story of all attempts.
+
+        One that had not begun, or is not to blame, has had nothing of its manager: it keeps its place, in front.
+        One that had begun has had its turn.
+        """
         where = f"{task.manager}/{task.pid}" if task.pid else task.manager
         line = f"attempt {task.attempt} on {where} at {instant(finished or self.step.now.wall)}: {story}"
         task.story = [*task.story, line][-STORY_LINES:]
@@ -183,19 +195,22 @@ class Attempts:
         elif task.losses > MAX_UNSTARTED_LOSSES:
             delay = None
         if delay is not None:
-            self._again(task, delay)
+            self._again(task, delay, first=not (began and blame))
             return
         self.step.tell("warning", lost.message, "task_lost", id=task.id)
         self.book.move(task, "done")
         self.finish(task, "failed", failure=lost, finished=finished)
 
-    def _again(self, task: Task, delay: float) -> None:
-        """Back to the queue, in front, at once or after a wait."""
+    def _again(self, task: Task, delay: float, *, first: bool = False) -> None:
+        """Back to the queue, at once or after a wait.
+
+        A retry goes behind all that waits: in front, a few tasks that keep failing would keep a site for themselves.
+        """
         if delay > 0:
             task.due = self.step.now.mono + delay
             self.book.move(task, "retrying")
         else:
-            self.queue(task, first=True)
+            self.queue(task, first=first)
 
     def finish_cancelled(self, task: Task, when: str) -> None:
         self.book.move(task, "done")
@@ -220,17 +235,17 @@ class Attempts:
         self.step.add(PublishResult(result))
 
 
-def _batches(tasks: list[Task]) -> Iterator[list[Assignment]]:
-    """Yield assignments in batches of about `BATCH_BYTES`."""
+def _batches(tasks: list[Task], timeout: float) -> Iterator[list[Assignment]]:
+    """Yield assignments in batches of about `BATCH_BYTES`; `timeout` (s) is for those that have none."""
     waiting = iter(tasks)
     for first in waiting:
-        batch, size = [_assignment(first)], first.size
+        batch, size = [_assignment(first, timeout)], first.size
         while size < protocol.BATCH_BYTES and (task := next(waiting, None)) is not None:
-            batch.append(_assignment(task))
+            batch.append(_assignment(task, timeout))
             size += task.size
         yield batch
 
 
-def _assignment(task: Task) -> Assignment:
+def _assignment(task: Task, timeout: float) -> Assignment:
     i = task.invocation
-    return Assignment(i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout)
+    return Assignment(i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout)

@@ -59,7 +59,7 @@ class Book:
         """Take a task to another state, and from its table to that state's.
 
         Args:
-            first: to the front of `ready`, for what was waiting before already.
+            first: to the front of `ready`, for what had been placed and had not begun.
 
         Raises:
             IllegalTransition: see `Task.go`.

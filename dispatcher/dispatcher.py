@@ -115,7 +115,7 @@ class Dispatcher:
         self.router = Router(settings.dispatcher, dispatcher_keys(curve), curve, self._wake.set)
         self._publisher = Publisher(producer, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put)
-        self._state = State(done=done, session=new_id())
+        self._state = State(done=done, session=new_id(), timeout=settings.task_timeout)
         self._partitions: list[Any] = []
         self._commits = Commits(consumer, self._topics.invocations(self._site))
         self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)

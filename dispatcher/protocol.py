@@ -114,6 +114,7 @@ class Begun(Frame, frozen=True):
     attempt: int
     started: int  # ns since the epoch
     pid: int = 0  # the worker's
+    ran: float = 0.0  # s since it began, by the manager's clock that does not jump
 
 
 class Started(Frame, frozen=True):
@@ -284,6 +285,6 @@ def _unpack(frames: Sequence[bytes], kinds: dict[int, type[Frame]]) -> Frame:
         raise ProtocolError(f"protocol version {version}; this side speaks version {VERSION}: upgrade the older one")
     try:
         body: Frame = _decoders[kind].decode(frames[1])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"damaged {kinds[kind].__name__}: {error}") from error
     return body

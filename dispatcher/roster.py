@@ -79,7 +79,7 @@ class Roster:
             self.step.send(id, protocol.Stored(tuple(settled)))
 
     def gone(self, id: str, story: str, clean: bool = False) -> None:
-        """Queue again, in front, what a manager held that is there no more."""
+        """Queue again what a manager held that is there no more: in front what had not begun, else as a retry."""
         book = self.book
         manager = book.managers.get(id)
         if manager is None:

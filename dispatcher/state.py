@@ -65,6 +65,7 @@ class State:
         placement: who gets what; default `Spread`.
         session: named in every Beat; new at each start.
         hold_until: monotonic s before which nothing is placed, so that managers can claim what they hold.
+        timeout: s that a task may run which names no timeout itself; 0 = without end.
         max_tasks, max_bytes: bounds of the backlog.
         random: numbers from 0 to 1, for the jitter of backoffs.
     """
@@ -76,12 +77,15 @@ class State:
         placement: Placement | None = None,
         session: str = "",
         hold_until: float = 0.0,
+        timeout: float = 0.0,
         max_tasks: int = MAX_TASKS,
         max_bytes: int = MAX_BYTES,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.book, self.step = Book(done), Step()
-        self.attempts = Attempts(self.book, self.step, placement or Spread(), hold_until, random)
+        self.attempts = Attempts(
+            self.book, self.step, placement or Spread(), hold_until=hold_until, timeout=timeout, random=random
+        )
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
         self._max_tasks, self._max_bytes = max_tasks, max_bytes
@@ -235,7 +239,7 @@ class State:
         mono, book = self.step.now.mono, self.book
         for task in book.due(mono):
             if task.state == "retrying":
-                self.attempts.queue(task, first=True)
+                self.attempts.queue(task)
             else:
                 self.attempts.give_up_code(task)
         self.roster.tick()

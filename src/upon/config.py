@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from upon.durations import parse_duration
 from upon.errors import ConfigError
 from upon.topics import Topics
 
@@ -120,6 +121,12 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
     database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes of a manager")
+    worker_environment: str = Field(
+        "", description="environment variables that functions see beside the usual ones: names or patterns, by comma"
+    )
+    task_timeout: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        0.0, description="how long a task may run whose rule or caller names no timeout, such as 30m; 0 = without end"
+    )
     sources: str = Field("", description="YAML file that names the event sources to run")
     partitions: int = Field(4, ge=1, description="partitions of new events, results and invocations topics")
     replication: int = Field(1, ge=1, description="replication factor of new topics")

@@ -209,6 +209,17 @@ class ManagerStatus(Message, frozen=True, kw_only=True):
     python: str = ""
 
 
+class Straggler(Message, frozen=True, kw_only=True):
+    """A task that runs far beyond its function's usual time."""
+
+    id: str
+    function: str
+    worker: str  # manager/pid
+    started: int  # ns since the epoch
+    ran: float  # s, so far
+    usual: float  # s that nine of ten calls of this function take at most
+
+
 class SiteStatus(Message, frozen=True, kw_only=True):
     """What a dispatcher says of its site, every few seconds and whenever a manager comes or goes."""
 
@@ -221,6 +232,7 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     managers: tuple[ManagerStatus, ...] = ()
     queued: int = 0  # invocations held by the dispatcher and not yet sent to a manager
     running: int = 0
+    stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
 
 
 class DeadLetter(Message, frozen=True, kw_only=True, tag="letter"):

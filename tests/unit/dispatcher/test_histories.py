@@ -90,9 +90,17 @@ class Histories(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ the shell
 
     def do(self, event: Input) -> None:
+        starts = {id: task.starts for id, task in self.state.book.tasks.items()}
+        waiting = list(self.state.book.ready)
         for said in self.state.handle(event, Now(self.mono, int(self.mono * 1e9))):
             self.carry_out(said)
         self.state.check_invariants()
+        ready = self.state.book.ready
+        retries = [id for id, task in ready.items() if task.starts > starts.get(id, 0)]
+        if retries:  # a retry overtakes nobody
+            order = list(ready)
+            behind = [id for id in waiting if id in ready and order.index(id) > min(map(order.index, retries))]
+            assert not behind, f"{retries} went in front of {behind}"
 
     def carry_out(self, said: Any) -> None:
         match said:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from upon.dispatcher import protocol
 from upon.dispatcher.protocol import (
@@ -97,3 +101,40 @@ def test_a_field_appended_later_is_ignored_and_a_missing_one_has_its_default() -
     longer = msgspec.msgpack.encode([1, [2], 3, "a field of the future"])
     assert protocol.from_manager([b"\x01h", longer]) == Heartbeat(1, (2,), 3)
     assert protocol.from_manager([b"\x01h", msgspec.msgpack.encode([1])]) == Heartbeat(1)
+
+
+@pytest.mark.parametrize("nest", [b"\x91", b"\x81\xa1k", b"\xdd\x00\x00\x00\x01"], ids=["array", "map", "long array"])
+@pytest.mark.parametrize("kind", sorted(protocol.KINDS))
+def test_deep_nesting_is_damage(kind: int, nest: bytes) -> None:
+    read = protocol.from_manager if protocol.KINDS[kind] in map(type, FROM_MANAGER) else protocol.from_dispatcher
+    for body in (b"\xdc\x00\x40" + b"\x01" * 20 + nest * 100_000, nest * 100_000):
+        with pytest.raises(ProtocolError):
+            read([bytes((protocol.VERSION, kind)), body])
+
+
+def test_a_field_of_a_later_version_that_nests_too_deep_is_damage() -> None:
+    header, body = protocol.pack(Bye("x"))
+    assert body[0] == 0x91
+    assert protocol.from_manager([header, b"\x92" + body[1:] + b"\xc0"]) == Bye("x")
+    with pytest.raises(ProtocolError, match="damaged Bye"):
+        protocol.from_manager([header, b"\x92" + body[1:] + b"\x91" * 1500 + b"\xc0"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    which=st.integers(0, len(FROM_MANAGER + FROM_DISPATCHER) - 1),
+    at=st.floats(0, 1),
+    put=st.binary(max_size=12),
+    cut=st.integers(0, 12),
+    frames=st.none() | st.lists(st.binary(max_size=40), max_size=4),
+)
+def test_whatever_comes_is_read_or_refused(
+    which: int, at: float, put: bytes, cut: int, frames: list[bytes] | None
+) -> None:
+    """Frames of chance, and every kind with a piece of its body replaced."""
+    header, body = protocol.pack((FROM_MANAGER + FROM_DISPATCHER)[which])
+    place = int(at * len(body))
+    damaged = frames if frames is not None else [header, body[:place] + put + body[place + cut :]]
+    for read in (protocol.from_manager, protocol.from_dispatcher):
+        with suppress(ProtocolError):
+            read(damaged)

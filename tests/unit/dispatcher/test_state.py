@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, died, ended, invocation, ready, record
@@ -22,9 +24,10 @@ from upon.dispatcher.instructions import (
     Resume,
     SendCode,
 )
+from upon.dispatcher.placement import Spread
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.tasks import MAX_UNSTARTED_LOSSES
-from upon.messages import DeadLetter, Retry
+from upon.messages import DeadLetter, Invocation, Retry
 
 
 def commits(machine: Machine) -> list[dict[int, int]]:
@@ -447,3 +450,46 @@ class TestBounds:
         assert m.only(Pause) == [Pause()]
         m.store("a")
         assert m.only(Resume) == [Resume()]
+
+
+class TestRetriesTakeTurns:
+    """A task that is tried again goes behind those that wait: it has had its turn."""
+
+    @staticmethod
+    def failing(id: str, **more: Any) -> Invocation:
+        return invocation(id, retry=Retry(attempts=400, on=("ValueError", "WorkerLost"), jitter=False, **more))
+
+    def test_a_failure_does_not_keep_the_slot(self) -> None:
+        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m.do(ready(), record(0, self.failing("bad")), record(1, "good"))
+        m.do(ended("bad", 1, "failed", failure=VALUE_ERROR))
+        assert m.assigned() == [("good", 1)]
+        m.do(ended("good"))
+        assert m.assigned() == [("bad", 2)]
+
+    def test_nor_does_one_whose_worker_died(self) -> None:
+        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m.do(ready(), record(0, self.failing("bad")), record(1, "good"))
+        m.do(died("bad"))
+        assert m.assigned() == [("good", 1)]
+
+    def test_nor_does_one_whose_wait_is_over(self) -> None:
+        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m.do(ready(), record(0, self.failing("bad", initial=1.0)), record(1, "busy"), record(2, "good"))
+        m.do(ended("bad", 1, "failed", failure=VALUE_ERROR))
+        m.wait(2.0)
+        m.do(ended("busy"))
+        assert m.assigned() == [("good", 1)]
+
+    def test_what_had_not_begun_keeps_its_place_when_its_manager_dies(self) -> None:
+        m = Machine(placement=Spread(prefetch=1, horizon=0))
+        m.do(ready(), record(0, "a", "b", "c"))
+        m.do(Heard("m1", protocol.Started((protocol.Begun("a", 1, 5, 7),))), ManagerGone("m1", "is dead"))
+        assert list(m.state.book.ready) == ["b", "c", "a"]
+
+
+def test_a_site_has_a_timeout_for_tasks_that_name_none() -> None:
+    m = Machine(timeout=60.0)
+    m.do(ready(slots=2), record(0, "none", invocation("own", timeout=5.0)))
+    sent = [a for tasks in m.sent(protocol.Tasks) for a in tasks.assignments]
+    assert {a.id: a.timeout for a in sent} == {"none": 60.0, "own": 5.0}

@@ -41,6 +41,14 @@ def test_a_wrong_value_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Settings.load(tmp_path)
 
 
+def test_a_timeout_is_a_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPON_TASK_TIMEOUT", "30m")
+    assert Settings.load(tmp_path).task_timeout == 1800.0
+    monkeypatch.setenv("UPON_TASK_TIMEOUT", "soon")
+    with pytest.raises(ConfigError, match=r"task_timeout .*'soon' is not a duration"):
+        Settings.load(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_profile_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "profile.json").write_text(text)
