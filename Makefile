@@ -62,7 +62,7 @@ upgrade: ## lock the newest version of everything
 lint: .venv/dev ## ruff and the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
-typecheck: .venv/dev ## mypy, strict
+typecheck: .venv/dev ## mypy, strict, tests and benchmarks too
 	$(BIN)/mypy
 
 bench: .venv/dev ## measure, with machine and versions

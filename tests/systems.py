@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout: float = 60.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, timeout: float = 60.0) -> T:
     """Return what `condition` gives as soon as it is true; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):

@@ -150,7 +150,7 @@ def test_a_running_task_is_cancelled(registered: System) -> None:
     registered.run("tasks", "cancel", id)
 
     def cancelled() -> bool:
-        return json.loads(registered.run("tasks", "show", id, "--json").stdout)["status"] == "cancelled"
+        return bool(json.loads(registered.run("tasks", "show", id, "--json").stdout)["status"] == "cancelled")
 
     wait_for(cancelled, "it is cancelled")
     waited = registered.run("tasks", "list", "--status", "cancelled", "--json").stdout

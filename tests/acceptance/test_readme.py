@@ -34,11 +34,12 @@ ELSEWHERE = ("upon up", "upon down")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tour is taken: a folder with the examples and an image."""
-    from skimage import data, io
+    from skimage.data import camera
+    from skimage.io import imsave
 
     folder = tmp_path_factory.mktemp("tour")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    io.imsave(folder / "scan.tif", data.camera())
+    imsave(folder / "scan.tif", camera())
     return folder
 
 

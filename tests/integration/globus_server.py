@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 tasks: dict[str, dict[str, Any]] = {}
 faults = {"count": 0, "status": 503}
@@ -39,7 +40,7 @@ def moment(text: str) -> datetime:
 
 
 @web.middleware
-async def checks(request: web.Request, handler: Any) -> web.StreamResponse:
+async def checks(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.path.startswith("/test/"):
         return await handler(request)
     requests.append(str(request.rel_url))

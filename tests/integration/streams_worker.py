@@ -164,7 +164,10 @@ async def invocations(
     kafka: str, topics: Topics, enough: Callable[[list[Invocation]], bool], site: str = "local"
 ) -> list[Invocation]:
     """Return the invocations for a site, once they are enough."""
-    unpack = lambda found: [one for batch in found for one in batch.invocations]  # noqa: E731
+
+    def unpack(found: list[InvocationBatch]) -> list[Invocation]:
+        return [one for batch in found for one in batch.invocations]
+
     return unpack(await read(kafka, topics.invocations(site), InvocationBatch, lambda found: enough(unpack(found))))
 
 

@@ -124,7 +124,7 @@ def test_values_alarms_and_types(source: SourceProcess, ioc: Ioc, reader: EventR
 def test_an_ioc_that_dies_and_comes_back_is_told(source: SourceProcess, ioc: Ioc, reader: EventReader) -> None:
     reader.until(lambda _: values(reader, "T:temperature") == [20.0], "the present state")
     ioc.kill()
-    reader.until(lambda _: told(reader, "T:temperature", "disconnected"), "that it is gone")
+    reader.until(lambda _: bool(told(reader, "T:temperature", "disconnected")), "that it is gone")
     ioc.start()
     ioc.put("temperature", value=40.0)
     reader.until(lambda _: 40.0 in values(reader, "T:temperature"), "its value after the restart", timeout=90)
@@ -150,7 +150,7 @@ def test_a_pv_that_never_answers_is_told_as_disconnected(
 ) -> None:
     text = "version: 1\nsources:\n  - {name: b, kind: epics, connect: 1s, pvs: [T:sample, T:nowhere]}\n"
     with sources_running(tmp_path / "home", kafka, topics, text, **ioc.environment) as running:
-        reader.until(lambda _: told(reader, "T:nowhere", "disconnected"), "the event")
+        reader.until(lambda _: bool(told(reader, "T:nowhere", "disconnected")), "the event")
         assert values(reader, "T:sample") == ["none"]
         assert running.logged("wait")[0]["pvs"] == ["T:nowhere"]
         assert running.stop() < 3.0

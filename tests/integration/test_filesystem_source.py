@@ -108,7 +108,7 @@ def test_an_appending_writer_makes_one_event_for_each_version_it_leaves(
     for size in (1, 2, 3):
         with (folder / "log").open("a") as file:
             file.write("x")
-        reader.until(lambda events: events and events[-1].data["size"] == size, f"version of size {size}")  # noqa: B023
+        reader.until(lambda events: bool(events) and events[-1].data["size"] == size, f"version of size {size}")  # noqa: B023
     with (folder / "log").open("a"):
         pass  # closed, unchanged: no new version
     barrier(reader, folder)

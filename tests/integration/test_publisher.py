@@ -60,10 +60,12 @@ def test_under_load_events_share_records_and_keep_the_order_of_each_key(
     publisher: Publisher, reader: EventReader
 ) -> None:
     count = 5000
-    threads = [
-        threading.Thread(target=lambda t=t: [publisher.publish(event(f"{t}-{n % 7}", n)) for n in range(count)])  # type: ignore[misc]
-        for t in range(2)
-    ]
+
+    def publish(t: int) -> None:
+        for n in range(count):
+            publisher.publish(event(f"{t}-{n % 7}", n))
+
+    threads = [threading.Thread(target=publish, args=(t,)) for t in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -151,7 +151,7 @@ class SmallService:
 
     def _run(self, one: Invocation, group: str) -> Result:
         self.executed[one.id] += 1
-        common = {"id": one.id, "function": one.function, "group": group, "items": one.items}
+        common: dict[str, Any] = {"id": one.id, "function": one.function, "group": group, "items": one.items}
         function = serialize.load_function(self.codes[one.code].body)
         try:
             if one.items:

@@ -122,7 +122,7 @@ def test_names_sources_and_descriptions() -> None:
     [
         (uses_lock, r"test_functions.py:\d+\).*the global 'lock', a _thread.lock.*create it inside"),
         (uses_uses_lock, r"the global 'uses_lock' → the global 'lock', a _thread.lock"),
-        (functools.partial(scaled, lock), r"its argument 1, a _thread.lock"),
+        (functools.partial(scaled, lock), r"its argument 1, a _thread.lock"),  # type: ignore[arg-type]
         (Scale(lock).scaled, r"its object → its attribute 'by', a _thread.lock"),  # type: ignore[arg-type]
         (3, "3 is not callable"),
     ],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from upon.sdk import connection, dialing
 
 def test_a_lost_connection_loses_and_doubles_nothing(executor: Executor, service: SmallService) -> None:
     executor.submit(pow, 1, 1).result(30)
-    sent = []
+    sent: list[Future[int]] = []
     for n in range(2000):
         sent.append(executor.submit(pow, n, 1))
         if n % 400 == 200:
@@ -123,7 +124,7 @@ def test_submit_waits_while_much_is_not_acknowledged(
     monkeypatch.setattr(connection, "MAX_BYTES", 1_000_000)
     service.acknowledge = False
     done = threading.Event()
-    sent = []
+    sent: list[Future[int]] = []
 
     def submit() -> None:
         sent.extend(executor.submit(len, bytes(100_000)) for _ in range(30))
