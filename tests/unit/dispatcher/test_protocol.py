@@ -35,7 +35,7 @@ from upon.dispatcher.protocol import (
 from upon.messages import Failure, FunctionCode, ItemFailure
 
 FAILURE = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
-FROM_MANAGER = [
+FROM_MANAGER: list[protocol.FromManager] = [
     Ready("h-1-ab", "h", 1, (2, 3), 2, "3.11", ("c0",), (Attempt("a", 1),)),
     Results((Outcome("a", 1, "succeeded", b"m\x01"), Outcome("b", 2, "failed", failure=FAILURE))),
     Results((Outcome("c", 1, "succeeded", bad_items=(ItemFailure(index=3, failure=FAILURE),)),)),
@@ -45,7 +45,7 @@ FROM_MANAGER = [
     Heartbeat(1, (2, 3), 4),
     Bye("stopped"),
 ]
-FROM_DISPATCHER = [
+FROM_DISPATCHER: list[protocol.FromDispatcher] = [
     Tasks((Assignment("a", 1, "c0", "f", b"\x00" * 10, 3, 1.5),)),
     Code(FunctionCode(hash="c0", body=b"x", python="3.11")),
     Cancel((Attempt("a", 1),)),
@@ -67,7 +67,7 @@ def test_what_a_dispatcher_says_survives_the_wire(message: protocol.FromDispatch
 
 
 def test_every_kind_is_tested_here() -> None:
-    assert {type(m) for m in FROM_MANAGER + FROM_DISPATCHER} == set(protocol.KINDS.values())
+    assert {type(m) for m in (*FROM_MANAGER, *FROM_DISPATCHER)} == set(protocol.KINDS.values())
 
 
 def test_another_version_is_refused_with_both_versions() -> None:
@@ -122,7 +122,7 @@ def test_a_field_of_a_later_version_that_nests_too_deep_is_damage() -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(
-    which=st.integers(0, len(FROM_MANAGER + FROM_DISPATCHER) - 1),
+    which=st.integers(0, len(FROM_MANAGER) + len(FROM_DISPATCHER) - 1),
     at=st.floats(0, 1),
     put=st.binary(max_size=12),
     cut=st.integers(0, 12),
@@ -132,7 +132,7 @@ def test_whatever_comes_is_read_or_refused(
     which: int, at: float, put: bytes, cut: int, frames: list[bytes] | None
 ) -> None:
     """Frames of chance, and every kind with a piece of its body replaced."""
-    header, body = protocol.pack((FROM_MANAGER + FROM_DISPATCHER)[which])
+    header, body = protocol.pack([*FROM_MANAGER, *FROM_DISPATCHER][which])
     place = int(at * len(body))
     damaged = frames if frames is not None else [header, body[:place] + put + body[place + cut :]]
     for read in (protocol.from_manager, protocol.from_dispatcher):
