@@ -7,10 +7,12 @@
 
     caproto's threads ──readings──▶ inbox (bounded) ──▶ this source's thread ──▶ epics_changes ──▶ event ──▶ Kafka
 
-Guarantees: events of one PV are in order (key: the PV). The id comes from PV, time stamp and kind, so what a monitor
-repeats is one event. A monitor does not repeat the past: what changed while the source was down, or was still in
-memory when it was killed, is announced only as far as the PV's present state differs from the last one that Kafka has.
-When Kafka is away for so long that the inbox is full, the oldest readings are dropped and the log says how many.
+Guarantees: events of one PV are in order (key: the PV). The id comes from PV, kind, time stamp and value, so what a
+monitor repeats is one event, and a clock that is set back makes no two happenings one. A monitor does not repeat the
+past: what changed while the source was down, or was still in memory when it was killed, is announced only as far as the
+PV's present state differs from the last one that Kafka has. When Kafka is away for so long that the inbox is full, the
+oldest readings are dropped; the log says how many, now and in all. Repetitions that were dropped are counted in the log
+when the source stops.
 
 Where the IOCs are is said as EPICS says it: EPICS_CA_ADDR_LIST, EPICS_CA_AUTO_ADDR_LIST, EPICS_CA_SERVER_PORT.
 The IOC's own deadbands (MDEL, ADEL) apply before ours. Deliberately absent: writing to PVs; the CA repeater (a daemon
@@ -87,7 +89,8 @@ class EpicsSource(Source[EpicsConfig]):
         self._labels: dict[str, tuple[str, ...]] = {}
         self._units: dict[str, str] = {}
         self._inbox: deque[_News] = deque(maxlen=INBOX)
-        self._dropped = 0
+        self._dropped = self._dropped_in_all = self._repeated = 0
+        self._set_back: set[str] = set()
         self._news = threading.Condition()
 
     def run(self) -> None:
@@ -112,6 +115,9 @@ class EpicsSource(Source[EpicsConfig]):
                     silent_after = 0.0
         finally:
             client.disconnect(wait=False)
+            self.context.log.info(
+                "monitoring ends", action="stop", repeated=self._repeated, dropped=self._dropped_in_all
+            )
 
     # ── in caproto's threads ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +143,11 @@ class EpicsSource(Source[EpicsConfig]):
             self._inbox.clear()
             self._dropped = 0
         if dropped:
-            self.context.log.error("readings were dropped: Kafka is too slow", action="drop", readings=dropped)
+            self._dropped_in_all += dropped
+            self.context.log.error(
+                "readings were dropped: Kafka is too slow",
+                action="drop", readings=dropped, in_all=self._dropped_in_all,
+            )  # fmt: skip
         return news
 
     def _monitor(self, pvs: list[PV], name: str) -> Any:
@@ -165,7 +175,10 @@ class EpicsSource(Source[EpicsConfig]):
         if news.response is None:
             changes = channel.connection(news.connected, news.at)
         else:
-            changes = channel.connection(True, news.at) + channel.reading(self._read(news))
+            reading = self._read(news)
+            self._repeated += channel.repeats(reading)
+            self._note_clock(channel, reading)
+            changes = channel.connection(True, news.at) + channel.reading(reading)
         for index, change in enumerate(changes):
             self._announce(channel, change, last=index == len(changes) - 1)
 
@@ -177,6 +190,15 @@ class EpicsSource(Source[EpicsConfig]):
         value = plain(news.response.data, self._labels.get(news.pv))
         # An IOC without a clock stamps nothing; then its readings have the time of their arrival.
         return Reading(value, int(metadata.severity), status, at if stamp.secondsSinceEpoch else news.at)
+
+    def _note_clock(self, channel: Channel, reading: Reading) -> None:
+        """Say once of a PV that its clock was set back: times of its events are then not in order."""
+        if reading.at < channel.at and channel.name not in self._set_back:
+            self._set_back.add(channel.name)
+            self.context.log.warning(
+                "a process variable's clock was set back; its events keep its times",
+                action="clock", pv=channel.name, seconds=round((channel.at - reading.at) / 1e9, 3),
+            )  # fmt: skip
 
     def _note_silent(self, monitored: dict[str, Any]) -> None:
         silent = [name for name in self._channels if name not in monitored]
@@ -198,7 +220,7 @@ class EpicsSource(Source[EpicsConfig]):
             type=f"upon.epics.{change.kind}",
             source=uri,
             subject=channel.name,
-            id=event_id(uri, change.kind, str(change.at)),
+            id=event_id(uri, change.kind, str(change.at), repr(change.data.get("value"))),
             time=rfc3339(change.at),
             data=data,
         )

@@ -7,8 +7,9 @@
                                has another alarm severity than the reading before it     → alarm
 
 The deadband is compared with the last value that was announced, so a slow drift is announced too, each time it has
-gone further than the deadband. A reading that is not newer than the last one taken in is dropped: a monitor repeats
-its present state on every connection. NaN differs from every number and not from itself.
+gone further than the deadband. A reading of the same time, value and severity as the last one taken in is a repetition,
+which a monitor makes of its present state on every connection: it is dropped. Times order nothing, the connection does:
+a clock that is set back silences no PV. NaN differs from every number and not from itself.
 
 The state can be kept over a restart (`saved`, `restored`). Not here: the protocol, the clock.
 """
@@ -56,6 +57,7 @@ class Channel:
     connected: bool | None = None
     severity: int = 0
     at: int = 0
+    value: Any = None  # of the last reading
     announced: Any = None
     has_announced: bool = field(default=False)
 
@@ -68,9 +70,9 @@ class Channel:
 
     def reading(self, reading: Reading) -> list[Change]:
         """Take in a reading; return the events in it, the alarm first."""
-        if reading.at <= self.at:
+        if self.repeats(reading):
             return []
-        self.at = reading.at
+        self.at, self.value = reading.at, reading.value
         data = {
             "pv": self.name,
             "value": reading.value,
@@ -87,14 +89,20 @@ class Channel:
             self.announced, self.has_announced = reading.value, True
         return changes
 
+    def repeats(self, reading: Reading) -> bool:
+        """Return whether a reading is the last one taken in, told again."""
+        same = (reading.at, reading.severity) == (self.at, self.severity)
+        return same and not differs(reading.value, self.value, 0.0)
+
     def saved(self) -> dict[str, Any]:
         """Return the state as JSON."""
-        state = {"connected": self.connected, "severity": self.severity, "at": self.at}
+        state = {"connected": self.connected, "severity": self.severity, "at": self.at, "value": self.value}
         return {**state, "announced": self.announced} if self.has_announced else state
 
     def restored(self, state: dict[str, Any]) -> Channel:
         """Take over a state that was saved; return self."""
         self.connected, self.severity, self.at = state["connected"], state["severity"], state["at"]
+        self.value = state["value"]
         self.has_announced = "announced" in state
         self.announced = state.get("announced")
         return self

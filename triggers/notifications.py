@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 from watchdog.events import (
@@ -47,13 +48,14 @@ class Notifications(FileSystemEventHandler):
     Args:
         folder: absolute path; hints name paths below it as it is written here.
         recursive: folders below it as well.
+        wake: called when there are hints.
     """
 
-    def __init__(self, folder: str, *, recursive: bool) -> None:
-        self._folder, self._recursive = folder, recursive
+    def __init__(self, folder: str, *, recursive: bool, wake: Callable[[], None]) -> None:
+        self._folder, self._recursive, self._wake = folder, recursive, wake
         # A folder that is a symbolic link must be watched at its true place.
         self._real = os.path.realpath(folder)
-        self._news = threading.Condition()
+        self._lock = threading.Lock()
         self._hints: dict[str, Kind] = {}
         self._overflow = False
 
@@ -84,15 +86,9 @@ class Notifications(FileSystemEventHandler):
         """Whether watchdog's threads still run."""
         return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
 
-    def wait(self, timeout: float) -> None:
-        """Return when there are hints, or after `timeout` seconds."""
-        with self._news:
-            if not self._hints and not self._overflow:
-                self._news.wait(timeout)
-
     def take(self) -> tuple[dict[str, Kind], bool]:
         """Return the hints since the last call, oldest first, and whether some were dropped."""
-        with self._news:
+        with self._lock:
             hints, overflow = self._hints, self._overflow
             self._hints, self._overflow = {}, False
         return hints, overflow
@@ -117,12 +113,12 @@ class Notifications(FileSystemEventHandler):
 
     def _hint(self, path: str, kind: Kind) -> None:
         path = self._folder + path[len(self._real) :]
-        with self._news:
+        with self._lock:
             if path not in self._hints and len(self._hints) >= MAX_HINTS:
                 self._overflow = True
             else:
                 self._hints[path] = kind
-            self._news.notify()
+        self._wake()
 
 
 def _pair_no_moves() -> None:

@@ -1,4 +1,4 @@
-"""Which files count, and what is there: file name patterns, and walking a folder.
+"""Which files count, and what is there: file name patterns, walking a folder, and doing so beside other work.
 
 A name is *ignored* when a part of its path below the folder matches a glob of `ignore`; it must also match one of
 `patterns`, when there are any. A glob with a slash is matched against the whole path below the folder.
@@ -7,9 +7,11 @@ A name is *ignored* when a part of its path below the folder matches a glob of `
 from __future__ import annotations
 
 import os
+import queue
 import re
 import stat
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import translate
 
 from upon.triggers.readiness import Stamp
@@ -77,7 +79,7 @@ def look(path: str, *, inode: bool) -> Stamp | None:
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ino if inode else 0)
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ino if inode else 0, found.st_ctime_ns)
 
 
 def walk(folder: str, names: Names, *, recursive: bool, inode: bool) -> Iterator[tuple[str, Stamp]]:
@@ -101,3 +103,86 @@ def walk(folder: str, names: Names, *, recursive: bool, inode: bool) -> Iterator
                     waiting.append(entry.path)
             elif names.wants(entry.path) and (stamp := look(entry.path, inode=inode)) is not None:
                 yield entry.path, stamp
+
+
+Found = list[tuple[str, Stamp]]
+SLICE = 200
+"""Files that a scan hands over at once: some ms of work for who takes them."""
+SLICES_AHEAD = 16
+"""Slices that may wait; the walk then waits for them to be taken."""
+
+
+class Scan:
+    """One walk through a folder in a thread of its own; what it finds is taken in slices.
+
+    Args:
+        files: the walk.
+        known: paths of which it shall say whether they are missing.
+        wake: called when there is something to take.
+
+    Attributes:
+        missing: once it has ended: those of `known` that are not there.
+        empty: once it has ended: nothing of `known` is there, or nothing was known.
+    """
+
+    def __init__(self, files: Iterator[tuple[str, Stamp]], known: Collection[str], wake: Callable[[], None]) -> None:
+        self.missing: set[str] = set()
+        self.empty = False
+        self._files, self._known, self._wake = files, known, wake
+        self._slices: queue.Queue[Found | OSError | None] = queue.Queue(SLICES_AHEAD)
+        self._stopped = False
+        threading.Thread(target=self._run, name="scan", daemon=True).start()
+
+    def take(self) -> Found | None:
+        """Return what was found since the last call, at most a slice of it; None: the scan has ended.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        try:
+            found = self._slices.get_nowait()
+        except queue.Empty:
+            return []
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return not self._slices.empty()
+
+    def stop(self) -> None:
+        """Let the walk end early; nothing is taken any more."""
+        self._stopped = True
+        while self.waiting:
+            self._slices.get_nowait()
+
+    def _run(self) -> None:
+        there: set[str] = set()
+        part: Found = []
+        try:
+            for path, stamp in self._files:
+                there.add(path)
+                part.append((path, stamp))
+                if len(part) >= SLICE:
+                    self._put(part)
+                    part = []
+                if self._stopped:
+                    return
+        except OSError as error:
+            self._put(error)
+            return
+        self.missing = set(self._known) - there
+        self.empty = len(self.missing) == len(self._known)
+        self._put(part)
+        self._put(None)
+
+    def _put(self, found: Found | OSError | None) -> None:
+        while not self._stopped:
+            try:
+                self._slices.put(found, timeout=0.5)
+                break
+            except queue.Full:
+                continue
+        self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -171,3 +172,74 @@ def test_a_folder_that_vanishes_fails_the_source_until_it_is_back(
     (folder.parent / "away").rename(folder)
     reader.until(lambda events: str(folder / "b") in reader.subjects(), "the file from meanwhile", timeout=100)
     assert names(reader, folder) == {"a": 1, "b": 1}
+
+
+def test_a_close_counts_when_nobody_writes_any_more(source: SourceProcess, reader: EventReader, folder: Path) -> None:
+    """`touch` closes a file after opening it for writing, while its writer holds it open."""
+    with (folder / "a.h5").open("wb") as file:
+        file.write(b"x" * 1000)
+        file.flush()
+        subprocess.run(["touch", str(folder / "a.h5")], check=True)
+        barrier(reader, folder, "meanwhile")
+        file.write(b"x" * 5000)
+    reader.until(lambda events: len(events) == 2, "the event")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"meanwhile": 1, "a.h5": 1, "last.end": 1}
+    assert reader.events[1].data["size"] == 6000
+
+
+def test_a_copy_whose_time_is_set_afterwards_is_one_version(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    original = folder.parent / "original"
+    original.write_text("x" * 100)
+    os.utime(original, (1_000_000_000, 1_000_000_000))
+    shutil.copyfile(original, folder / "copy")
+    reader.until(lambda events: len(events) == 1, "the copy")
+    shutil.copystat(original, folder / "copy")  # as shutil.copy2 does, a little later
+    source.stop()
+    (folder / "while down").write_text("x")
+    source.start()
+    reader.until(lambda events: str(folder / "while down") in reader.subjects(), "what the same scan found")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"copy": 1, "while down": 1, "last.end": 1}
+
+
+def test_a_time_that_no_calendar_has_spoils_nothing(
+    kafka: str, topics: Topics, small_disk: Path, tmp_path: Path
+) -> None:
+    text = f"version: 1\nsources: [{{name: in, kind: filesystem, path: {small_disk}, {FAST}}}]\n"
+    (small_disk / "odd").write_text("x")
+    os.utime(small_disk / "odd", ns=(0, 300_000_000_000 * 10**9))
+    with sources_running(tmp_path / "home", kafka, topics, text) as source, reading(kafka, topics) as reader:
+        reader.until(lambda events: str(small_disk / "odd") in reader.subjects(), "the odd file")
+        assert reader.events[0].data["mtime"] is None
+        barrier(reader, small_disk)
+        assert not source.logged("fail")
+
+
+def test_a_folder_that_another_takes_the_place_of_is_watched(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    (folder / "a").write_text("1")
+    reader.until(lambda events: len(events) == 1, "the first")
+    other = folder.parent / "other"
+    other.mkdir()
+    os.rename(folder, folder.parent / "away")
+    os.rename(other, folder)
+    (folder / "b").write_text("2")
+    barrier(reader, folder)
+    reader.until(lambda events: len(events) == 3, "both")
+    assert names(reader, folder) == {"a": 1, "b": 1, "last.end": 1}
+
+
+def test_closes_that_follow_each_other_are_one_version_when_quiet_is_asked_for(
+    kafka: str, topics: Topics, tmp_path: Path, folder: Path
+) -> None:
+    text = f"version: 1\nsources: [{{name: in, kind: filesystem, path: {folder}, quiet: 1s, mode: inotify, {FAST}}}]\n"
+    with sources_running(tmp_path / "home", kafka, topics, text), reading(kafka, topics) as reader:
+        for size in (1, 2, 3):
+            (folder / "log").write_text("x" * size)
+        barrier(reader, folder)
+        assert names(reader, folder) == {"log": 1, "last.end": 1}
+        assert reader.events[0].data["size"] == 3

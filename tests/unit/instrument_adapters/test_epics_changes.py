@@ -52,11 +52,22 @@ def test_an_alarm_is_announced_when_its_severity_changes() -> None:
     ]
 
 
-def test_readings_that_are_not_newer_are_dropped() -> None:
-    channel = Channel("p")
-    assert len(channel.reading(Reading(1, 0, "", 10))) == 1
-    assert channel.reading(Reading(2, 3, "", 10)) == []
-    assert channel.reading(Reading(2, 3, "", 9)) == []
+def test_a_repetition_of_the_present_state_is_dropped() -> None:
+    channel = Channel("pv")
+    first = Reading(1.0, 0, "NO_ALARM", 10)
+    assert [change.kind for change in channel.reading(first)] == ["value"]
+    assert channel.repeats(first)
+    assert channel.reading(first) == []
+    restored = Channel("pv").restored(channel.saved())
+    assert restored.reading(first) == []
+
+
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    channel = Channel("pv")
+    channel.reading(Reading(1.0, 0, "NO_ALARM", 1_000))
+    assert [change.data["value"] for change in channel.reading(Reading(2.0, 0, "NO_ALARM", 5))] == [2.0]
+    assert [change.kind for change in channel.reading(Reading(2.0, 2, "HIHI", 6))] == ["alarm"]
+    assert [change.data["value"] for change in channel.reading(Reading(3.0, 2, "HIHI", 6))] == [3.0], "a coarse clock"
 
 
 def test_connections_are_edges_and_the_first_silence_is_one() -> None:

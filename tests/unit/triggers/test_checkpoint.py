@@ -58,31 +58,54 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path: Path) -> None:
     assert len(reopened(tmp_path)) == 1000
 
 
-def test_a_line_cut_short_by_a_crash_is_ignored_and_written_over(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path)
-    checkpoint.set("a", 1)
-    checkpoint.close()
-    with checkpoint.path.open("ab") as file:
-        file.write(b'{"k":"b","v"')
-    checkpoint = Checkpoint(tmp_path)
-    checkpoint.set("c", 3)
-    checkpoint.close()
-    assert reopened(tmp_path) == {"a": 1, "c": 3}
-
-
-def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.jsonl").write_text('{"k":"a","v":1}\nrubbish\n{"k":"b","v":2}\n')
-    with pytest.raises(SourceError, match=r"line 2: damaged .*Remove that line"):
+def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    Checkpoint(tmp_path).close()
+    (tmp_path / "checkpoint.db").write_bytes(b"rubbish" * 1000)
+    with pytest.raises(SourceError, match=r"damaged .*Remove it; the source then announces again"):
         Checkpoint(tmp_path)
 
 
-def test_the_file_stays_small_however_often_a_key_is_set(tmp_path: Path) -> None:
+def test_many_keys_are_set_together(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
-    for n in range(10_000):
-        checkpoint.set("until", n)
-    assert len(checkpoint.path.read_bytes().splitlines()) <= 1000
+    checkpoint.set_all({f"/in/{n}": n for n in range(10_000)})
     checkpoint.close()
-    assert reopened(tmp_path) == {"until": 9_999}
+    assert len(reopened(tmp_path)) == 10_000
+
+
+def test_a_path_that_is_no_utf8_is_a_key(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.set("/in/caf\udce9", "1-2-3")
+    assert "/in/caf\udce9" in checkpoint
+    checkpoint.close()
+    assert reopened(tmp_path) == {"/in/caf\udce9": "1-2-3"}
+
+
+def test_it_is_read_while_its_owner_writes(tmp_path: Path) -> None:
+    owner = Checkpoint(tmp_path)
+    owner.set("a", 1)
+    reader = Checkpoint.open_for_reading(tmp_path)
+    owner.set("b", 2)
+    assert dict(reader.items()) == {"a": 1, "b": 2}
+    with pytest.raises(SourceError, match="cannot be read or written"):
+        reader.set("c", 3)
+    reader.close()
+    owner.close()
+    with pytest.raises(SourceError, match="cannot be read"):
+        Checkpoint.open_for_reading(tmp_path / "no")
+
+
+def test_a_full_disk_is_an_error_and_what_was_set_before_stays(small_disk: Path) -> None:
+    checkpoint = Checkpoint(small_disk / "in")
+    checkpoint.set("a", 1)
+    filler = small_disk / "filler"
+    with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+        file.write(b"x" * (1 << 27))
+    with pytest.raises(SourceError, match=r"cannot be read or written: .*full"):
+        checkpoint.set_all({f"key{n}": "x" * 1000 for n in range(1000)})
+    filler.unlink()
+    checkpoint.set("b", 2)
+    checkpoint.close()
+    assert reopened(small_disk / "in") == {"a": 1, "b": 2}
 
 
 def test_two_processes_cannot_run_one_source(tmp_path: Path) -> None:

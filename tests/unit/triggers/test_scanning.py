@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from upon.triggers.scanning import Names, look, walk
+from upon.triggers.readiness import Stamp
+from upon.triggers.scanning import SLICE, SLICES_AHEAD, Found, Names, Scan, look, walk
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,39 @@ def test_a_stamp_changes_with_the_content_and_not_with_a_rename(tmp_path: Path) 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(walk(str(tmp_path / "no"), Names(str(tmp_path / "no")), recursive=True, inode=True))
+
+
+def taken(scan: Scan, news: threading.Event) -> list[tuple[str, Stamp]]:
+    out: Found = []
+    while (found := scan.take()) is not None:
+        if not found:
+            assert news.wait(30)
+            news.clear()
+        assert len(found) <= SLICE
+        out += found
+    return out
+
+
+def test_a_scan_hands_over_everything_in_slices_and_says_what_is_missing() -> None:
+    files = [(f"/in/{n}", Stamp(n, n, n)) for n in range(SLICE * (SLICES_AHEAD + 3) + 1)]
+    news = threading.Event()
+    scan = Scan(iter(files), ["/in/1", "/in/gone"], news.set)
+    assert taken(scan, news) == files
+    assert (scan.missing, scan.empty) == ({"/in/gone"}, False)
+
+
+def test_a_scan_that_finds_nothing_of_what_is_known_says_so() -> None:
+    news = threading.Event()
+    scan = Scan(iter([("/in/README", Stamp(1, 1, 1))]), ["/in/a", "/in/b"], news.set)
+    taken(scan, news)
+    assert scan.empty
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_where_the_scan_is_taken() -> None:
+    def fails() -> Iterator[tuple[str, Stamp]]:
+        yield from [("/in/a", Stamp(1, 1, 1))]
+        raise OSError("no")
+
+    news = threading.Event()
+    with pytest.raises(OSError, match="no"):
+        taken(Scan(fails(), [], news.set), news)
