@@ -51,6 +51,8 @@ STOP_WITHIN = 0.5
 UNSAFE = 500
 """Events of this source that may wait for Kafka while files that a scan found are announced: a file that is closed
 meanwhile does not wait behind more than these."""
+JUDGED = 50
+"""Files that are judged in one turn, for the same reason."""
 NEW_FOLDER = 2.0
 """Seconds for which a creation notified in a new folder may be watchdog's own guess."""
 
@@ -256,7 +258,7 @@ class FilesystemSource(Source[FilesystemConfig]):
         """Look again at the candidates that should have stood still by now."""
         with self._counting:
             room = UNSAFE - self._unsafe
-        due = self._readiness.due(time.monotonic(), room) if room > 0 else []
+        due = self._readiness.due(time.monotonic(), min(room, JUDGED)) if room > 0 else []
         written = open_for_writing(due)
         for path in due:
             if (stamp := look(path, inode=self._inode)) is None:
