@@ -18,10 +18,10 @@ import heapq
 from collections import OrderedDict
 
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.offsets import Offsets
 from upon.dispatcher.placement import Manager
 from upon.dispatcher.protocol import Attempt, Outcome
 from upon.dispatcher.tasks import HELD, Task, TaskState
+from upon.kafka.offsets import Offsets
 
 MAX_EARLY = 100_000
 """Early outcomes kept; past this their tasks are run again."""
@@ -37,7 +37,7 @@ class Book:
         self.ready: OrderedDict[str, Task] = OrderedDict()
         self.wanting: dict[str, dict[str, Task]] = {}
         self.managers: dict[str, Manager] = {}
-        self.offsets = Offsets()
+        self.offsets: Offsets[int] = Offsets()
         self.done = done if done is not None else DoneIds()
         self.claims: dict[str, tuple[str, int]] = {}
         self.early: dict[str, tuple[str, Outcome]] = {}

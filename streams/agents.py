@@ -1,39 +1,57 @@
-"""The agent: records of `upon.events`, in order, to the records they cause; done when Kafka has those.
+"""The agent: records of `upon.events`, in order, to what they cause; done when Kafka has that.
 
-    Faust stream ─▶ queue ─▶ all that wait, together: react ─▶ outbox.send ─▶ offsets.done ─▶ commit
-                                                      ▲ next ones gather meanwhile  │
-                                                      └─────────────────────────────┘
+    Faust stream ─▶ queue ─▶ react, a slice at a time ─▶ outbox ─▶ settled ─▶ offsets ─▶ commit
+                                        ▲ waits for room │  (each destination at its own pace)
+                                        └────────────────┘
 
-So a lone event leaves at once, and under load one trip to Kafka serves many records. One such trip at a time: more
-workers and partitions scale it, `concurrency` does not. Guarantee: an event's offset is committed only after
-everything that it caused is in Kafka. An unexpected exception ends the worker with nothing committed, so that its
-replacement reads the records again.
+Records are taken up in order and settle side by side: a lone event leaves at once, under load the outbox gathers what
+comes meanwhile, and a site whose topic is away holds up nobody else. Of one worker one record is taken up at a time:
+more workers and partitions scale it, Faust's `concurrency` does not.
+
+Guarantee: a position is committed only after everything that the events below it caused is in Kafka. What Kafka will
+never take (a site that is not known and has no topic, an invocation over the size of a record) is in the dead letters
+first, with its reason. An unexpected exception ends the worker with nothing committed, so that its replacement reads
+the records again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from upon.deadletters import Received, alone, letter, with_values
+from upon.errors import PayloadTooLarge
+from upon.kafka.batches import Entry, Lane, Place
+from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
+from upon.kafka.offsets import Offsets
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
-from upon.messages import DeadLetter, InvocationBatch, encode
+from upon.messages import DeadLetter, encode
 from upon.streams.catalogue import Catalogue
-from upon.streams.offsets import Offsets
-from upon.streams.outbox import Outbox, Outgoing
-from upon.streams.reactions import ACTION, Fired, batches, react
+from upon.streams.reactions import ACTION, PRINCIPAL, Fired, react
 from upon.topics import Topics
 
 COMMIT_INTERVAL = 0.5
 """Seconds between commits while there is something to commit; after a kill so much is processed again."""
-MAX_TOGETHER = 64
-"""Records that go through one trip to Kafka, at most."""
-MAX_TOGETHER_BYTES = 4 * 1024 * 1024
+MAX_WAITING = 64
+"""Records that wait to be taken up, at most."""
 log = get_logger(__name__)
 
 Commit = Callable[[Mapping[Any, int]], Awaitable[bool]]
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A record in hand: where it stands, and how much of what it causes is not in Kafka yet."""
+
+    partition: Any
+    offset: int
+    epoch: int
+    open: int = 1
 
 
 class EventAgent:
@@ -46,8 +64,9 @@ class EventAgent:
     def __init__(self, topics: Topics, catalogue: Catalogue, outbox: Outbox) -> None:
         self._topics, self._catalogue, self._outbox = topics, catalogue, outbox
         self.offsets: Offsets[Any] = Offsets()
-        self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_TOGETHER)
+        self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_WAITING)
         self._epoch = 0  # raised when what waits is no longer ours
+        self._in_hand = 0  # records whose effects are not all in Kafka
         self._taking = True
         self._moved, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
@@ -61,92 +80,100 @@ class EventAgent:
     async def process(self) -> None:
         """Handle the records that `run` takes, for ever."""
         while True:
-            messages = self._together(await self._waiting.get())
-            if not messages:
-                continue
-            self._idle.clear()
-            try:
-                await self.handle([received(message) for message in messages])
-                for message in messages:
-                    self.offsets.done(message.tp, message.offset)
-                self._moved.set()
-            finally:
-                self._idle.set()
+            epoch, message = await self._waiting.get()
+            if epoch == self._epoch and self.offsets.read(message.tp, message.offset):
+                await self._handle(message)
 
-    def _together(self, first: tuple[int, Any]) -> list[Any]:
-        """Return the first record and those that wait behind it, as far as they are still ours."""
-        messages, size = [], 0
-        item: tuple[int, Any] | None = first
-        while item is not None:
-            epoch, message = item
-            if epoch == self._epoch:
-                messages.append(message)
-                size += len(message.value or b"")
-            full = len(messages) >= MAX_TOGETHER or size >= MAX_TOGETHER_BYTES
-            item = None if full or self._waiting.empty() else self._waiting.get_nowait()
-        return messages
+    async def _handle(self, message: Any) -> None:
+        """Hand over everything that a record causes. It is done when Kafka has all of it."""
+        record, now = received(message), time.time_ns()
+        work = _Work(message.tp, message.offset, self._epoch)
+        self.offsets.open(work.partition, work.offset)
+        self._in_hand += 1
+        self._idle.clear()
+        for reaction in react(record, self._catalogue.matcher, self._catalogue.registry, now):
+            for fired in reaction.fired:
+                self._fire(work, record, fired, now)
+            for about in reaction.letters:
+                self._bury(work, about)
+            await asyncio.sleep(0)  # others get their turn
+            await self._outbox.room()
+        self._settle(work)
 
-    async def handle(self, records: Sequence[Received]) -> None:
-        """Return when Kafka has everything that `records` cause."""
-        catalogue, now = self._catalogue, time.time_ns()
-        reactions = [react(record, catalogue.matcher, catalogue.registry, now) for record in records]
-        firings = [one.firing for reaction in reactions for one in reaction.fired]
-        letters = [one for reaction in reactions for one in reaction.letters]
-        together = batches(firings, now)
-        refused = await self._outbox.send([self._invocations(one) for one in together])
-        for refusal in refused:
-            batch = together[refusal.index]
-            ids = {invocation.id for invocation in batch.invocations}
-            log.error(
-                "rules could not fire", action="fire", site=batch.site, error=refusal.reason, invocations=len(ids)
-            )
-            letters += [
-                _undelivered(record, fired, refusal.reason, now)
-                for record, reaction in zip(records, reactions, strict=True)
-                for fired in reaction.fired
-                if fired.firing.site == batch.site and fired.firing.invocation.id in ids
-            ]
-        await self._bury(letters)
+    def _fire(self, work: _Work, record: Received, fired: Fired, now: int) -> None:
+        site, invocation = fired.firing.site, fired.firing.invocation
+        lane = invocations_lane(
+            self._topics.invocations(site), site=site, group="", principal=PRINCIPAL, code=invocation.code
+        )
+        entry = invocation_entry(invocation, now)
+        entry.then = partial(self._fired, work, record, fired)
+        work.open += 1
+        try:
+            self._outbox.post(lane, entry)
+        except PayloadTooLarge as error:
+            self._fired(work, record, fired, error)
 
-    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
-        for one in letters:
-            log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
-        for refused in await self._outbox.send([self._letter(one) for one in letters]):
-            one = letters[refused.index]
-            log.error("a dead letter was refused", action="deadletter", origin=one.origin, error=refused.reason)
+    def _fired(self, work: _Work, record: Received, fired: Fired, outcome: Place | Exception) -> None:
+        """Take in that Kafka has an invocation, or never will."""
+        if not isinstance(outcome, Place) and work.epoch == self._epoch:
+            reason = f"{type(outcome).__name__}: {outcome}"
+            log.error("a rule could not fire", action="fire", site=fired.firing.site, error=reason)
+            self._bury(work, _undelivered(record, fired, str(outcome), time.time_ns()))
+        self._settle(work)
 
-    def _invocations(self, batch: InvocationBatch) -> Outgoing:
-        return Outgoing(self._topics.invocations(batch.site), batch.invocations[0].code.encode(), encode(batch))
+    def _bury(self, work: _Work, one: DeadLetter) -> None:
+        log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
+        work.open += 1
+        entry = Entry(encode(one), partial(self._buried, work, one), one.origin.encode())
+        try:
+            self._outbox.post(Lane(self._topics.deadletter, WHOLE), entry)
+        except PayloadTooLarge as error:
+            self._buried(work, one, error)
 
-    def _letter(self, one: DeadLetter) -> Outgoing:
-        return Outgoing(self._topics.deadletter, one.origin.encode(), encode(one))
+    def _buried(self, work: _Work, one: DeadLetter, outcome: Place | Exception) -> None:
+        if not isinstance(outcome, Place):
+            log.error("a dead letter was refused", action="deadletter", origin=one.origin, error=str(outcome))
+        self._settle(work)
+
+    def _settle(self, work: _Work) -> None:
+        """One effect of a record is in Kafka; with the last one the record is done."""
+        work.open -= 1
+        if work.open:
+            return
+        self._in_hand -= 1
+        if not self._in_hand:
+            self._idle.set()
+        if work.epoch == self._epoch:
+            self.offsets.close(work.partition, work.offset)
+            self._moved.set()
 
     async def drain(self, timeout: float, *, for_good: bool = False) -> bool:
         """Drop what waits, as partitions leave or the worker ends: it is read again from the last commit.
 
+        What is in hand gets `timeout` s to be done; what is not done then is read again as well.
+
         Args:
-            timeout: s to wait for what is in hand.
             for_good: take nothing any more.
 
         Returns:
             Whether what was in hand is done.
         """
-        self._epoch += 1
         self._taking = not for_good
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
         try:
             await asyncio.wait_for(self._idle.wait(), timeout)
         except TimeoutError:
             log.debug("records are left for the next worker", action="drain")
             return False
+        finally:
+            self._epoch += 1
         return True
 
     async def commit(self, commit: Commit) -> None:
-        """Commit what is done, if there is anything new."""
-        if pending := self.offsets.pending():
-            if await commit(pending):
-                self.offsets.committed(pending)
-            else:
-                self.offsets.forget(pending)
+        """Commit what is done, if there is anything new. What Kafka does not take is read again after a restart."""
+        if moved := self.offsets.advanced():
+            await commit(moved)
 
     async def commit_regularly(self, commit: Commit) -> None:
         """Commit every `COMMIT_INTERVAL` while records are done; sleeps while there are none."""

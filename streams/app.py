@@ -28,11 +28,12 @@ from upon.errors import KafkaUnavailable
 from upon.kafka import settings as kafka_settings
 from upon.kafka.admin import ensure_topics
 from upon.kafka.follow import follow
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.part import Part
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
-from upon.streams.outbox import Outbox
+from upon.topics import TopicSpec
 
 CLIENT_ID = "upon-streams"
 DRAIN_TIMEOUT = 2.0
@@ -54,26 +55,39 @@ async def main(part: Part, settings: Settings) -> None:
     kafka, topics = settings.need_kafka(), settings.topics
     sys.setswitchinterval(SWITCH_INTERVAL)
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
-    async with Outbox(kafka, CLIENT_ID) as outbox, _catalogue(settings) as (catalogue, following):
+    async with _catalogue(settings) as (catalogue, following), _outbox(settings, catalogue) as outbox:
         agent = EventAgent(topics, catalogue, outbox)
         async with _faust(settings, agent) as (app, assigned):
             committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
             crashed = asyncio.create_task(app._crashed.wait())
             stopping = asyncio.create_task(part.stopping.wait())
             processing = asyncio.create_task(agent.process())
-            watched = {processing, committing, crashed, stopping, following}
+            sending = asyncio.create_task(outbox.failed())
+            watched = {processing, committing, crashed, stopping, following, sending}
             try:
                 await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
                 if assigned.done():
                     part.ready(group=app.conf.id, rules=len(catalogue.matcher))
                     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not part.stopping.is_set():
-                    _raise_what_ended(app, processing, committing, following)
+                    _raise_what_ended(app, processing, committing, following, sending)
                 await agent.drain(DRAIN_TIMEOUT, for_good=True)
                 await _commit_soon(app, agent)
             finally:
-                for task in (processing, committing, crashed, stopping):
+                for task in (processing, committing, crashed, stopping, sending):
                     task.cancel()
+
+
+def _outbox(settings: Settings, catalogue: Catalogue) -> Outbox:
+    """The way to Kafka; a topic that is gone is made anew if it is a shared one or that of a known site."""
+    topics = settings.topics
+
+    def spec_of(topic: str) -> TopicSpec | None:
+        site = topics.site_of(topic)
+        known = site is None or site in catalogue.registry.sites
+        return topics.spec_of(topic, settings.partitions) if known else None
+
+    return Outbox(settings.need_kafka(), CLIENT_ID, spec_of=spec_of, replication=settings.replication)
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""From one record of `upon.events` to the records it causes: batches of invocations, and dead letters.
+"""From one record of `upon.events` to what it causes: invocations, and dead letters.
 
-    read_record ─▶ match ─▶ fire ─▶ a firing; `batches` joins them, one InvocationBatch per site and function
+    read_record ─▶ match ─▶ fire ─▶ a firing: an invocation for a site
          │                    └───▶ a dead letter: the rule, the expression, the reason
          └─────────────────────────▶ a dead letter: this is no CloudEvent
 
@@ -10,13 +10,13 @@ Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is re
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from upon.deadletters import Received, alone, letter, only_rule
 from upon.errors import EventError
 from upon.events import Event, read_record
-from upon.messages import COALESCE_BYTES, DeadLetter, Invocation, InvocationBatch
+from upon.messages import DeadLetter
 from upon.registry import Registry
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, fire
@@ -27,6 +27,8 @@ PRINCIPAL = "streams"
 """Who asks for the invocations that rules fire."""
 ACTION = "run"
 """The one action of a rule: the key of the rule's spec that says what runs."""
+SLICE = 200
+"""Events, or effects, after which others get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,10 @@ class Reaction:
     letters: tuple[DeadLetter, ...] = ()
 
 
-def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
-    """Return what a record causes.
+def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Iterator[Reaction]:
+    """Return what a record causes, a slice of its events at a time: a record may hold hundreds of thousands.
+
+    Of invocations of one record with the same site and id only the first is kept.
 
     Args:
         record: as Kafka delivered it.
@@ -56,16 +60,17 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
         now: ns since the epoch.
     """
     try:
-        return _react(record, matcher, registry, now)
+        yield from _react(record, matcher, registry, now)
     except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"unexpected {type(error).__name__}: {error} ({where.name}, line {where.lineno}): please report it"
-        return Reaction(letters=(letter(record, "streams", reason, now),))
+        yield Reaction(letters=(letter(record, "streams", reason, now),))
 
 
-def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Reaction:
+def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
     batch, only = _is_batch(record), only_rule(record.headers)
+    seen: set[tuple[str, str]] = set()
     fired: list[Fired] = []
     letters: list[DeadLetter] = []
     for number, event in enumerate(found):
@@ -81,7 +86,9 @@ def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: in
         for rule in matching:
             outcome = fire(rule, scope, registry, record.recorded)
             if isinstance(outcome, Firing):
-                fired.append(Fired(outcome, event, position))
+                if (outcome.site, outcome.invocation.id) not in seen:
+                    seen.add((outcome.site, outcome.invocation.id))
+                    fired.append(Fired(outcome, event, position))
             elif isinstance(outcome, Refusal):
                 letters.append(
                     letter(
@@ -96,36 +103,10 @@ def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: in
                         function=rule.function,
                     )
                 )
-    return Reaction(tuple(fired), tuple(letters))
-
-
-def batches(firings: Iterable[Firing], now: int) -> list[InvocationBatch]:
-    """Return the invocations in batches, one per site and function, a new one past `COALESCE_BYTES`.
-
-    Of invocations with the same id only the first is kept.
-    """
-    grouped: dict[tuple[str, str], list[Invocation]] = {}
-    seen: set[tuple[str, str]] = set()
-    for firing in firings:
-        if (firing.site, firing.invocation.id) not in seen:
-            seen.add((firing.site, firing.invocation.id))
-            grouped.setdefault((firing.site, firing.invocation.code), []).append(firing.invocation)
-    out: list[InvocationBatch] = []
-    for (site, _), invocations in grouped.items():
-        waiting: list[Invocation] = []
-        size = 0
-        for invocation in invocations:
-            if waiting and size + len(invocation.payload) > COALESCE_BYTES:
-                out.append(_batch(site, waiting, now))
-                waiting, size = [], 0
-            waiting.append(invocation)
-            size += len(invocation.payload)
-        out.append(_batch(site, waiting, now))
-    return out
-
-
-def _batch(site: str, invocations: list[Invocation], now: int) -> InvocationBatch:
-    return InvocationBatch(site=site, principal=PRINCIPAL, submitted=now, invocations=tuple(invocations))
+        if len(fired) + len(letters) >= SLICE or number % SLICE == SLICE - 1:
+            yield Reaction(tuple(fired), tuple(letters))
+            fired, letters = [], []
+    yield Reaction(tuple(fired), tuple(letters))
 
 
 def _unmatched(record: Received, position: int | None, event: Event, rule: str, now: int) -> DeadLetter:

@@ -94,6 +94,13 @@ class Topics:
             TopicSpec(self.deadletter, 1, _LARGE),
         ]
 
+    def spec_of(self, name: str, partitions: int = 4) -> TopicSpec | None:
+        """Return how a topic of this deployment is made; None if it is none of its topics."""
+        parts = name.removeprefix(f"{self.prefix}.").partition(".")
+        site = parts[2] if parts[0] in ("invocations", "control") and SITE_NAME.fullmatch(parts[2]) else None
+        specs = self.shared(partitions) if site is None else self.of_site(site, partitions)
+        return next((spec for spec in specs if spec.name == name), None)
+
     def of_site(self, site: str, partitions: int = 4) -> list[TopicSpec]:
         """Return the topics that one site needs."""
         return [TopicSpec(self.invocations(site), partitions, _LARGE), TopicSpec(self.control(site), 1)]

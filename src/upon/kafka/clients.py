@@ -19,9 +19,8 @@ def unavailable(kafka: str, error: object) -> KafkaUnavailable:
     return KafkaUnavailable(f"no Kafka answers at {kafka} ({error}); is `upon up` running? `upon doctor` looks into it")
 
 
-@asynccontextmanager
-async def async_producer(kafka: str, client_id: str) -> AsyncIterator[AIOKafkaProducer]:
-    """A started aiokafka producer (idempotent, acks=all), flushed and stopped at the end.
+async def start_producer(kafka: str, client_id: str) -> AIOKafkaProducer:
+    """Return a started aiokafka producer (idempotent, acks=all); stop it yourself.
 
     Raises:
         KafkaUnavailable: no broker answers.
@@ -35,6 +34,17 @@ async def async_producer(kafka: str, client_id: str) -> AsyncIterator[AIOKafkaPr
     except KafkaError as error:
         await producer.stop()
         raise unavailable(kafka, error) from error
+    return producer
+
+
+@asynccontextmanager
+async def async_producer(kafka: str, client_id: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A started aiokafka producer (idempotent, acks=all), flushed and stopped at the end.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+    """
+    producer = await start_producer(kafka, client_id)
     try:
         yield producer
     finally:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.offsets import Offsets
 from upon.dispatcher.publisher import too_large
 from upon.dispatcher.recovery import ids_of
 from upon.dispatcher.tasks import IllegalTransition, new_task, retry_delay
 from upon.ids import new_id
+from upon.kafka.offsets import Offsets
 from upon.messages import InvocationBatch, Result, ResultBatch, Retry, Timings, encode
 
 

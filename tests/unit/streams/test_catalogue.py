@@ -6,7 +6,6 @@ from typing import Any
 
 from upon.messages import FunctionRecord, RegistryRecord, RuleRecord, SiteStatus, encode, registry_key
 from upon.streams.catalogue import Catalogue
-from upon.streams.offsets import Offsets
 
 
 def feed(catalogue: Catalogue, *records: RegistryRecord) -> None:
@@ -67,16 +66,3 @@ def test_what_does_not_parse_is_left_out() -> None:
     catalogue.take_site(b"\xc1")
     catalogue.take_site(None)
     assert matching(catalogue, "x") == [("b", 1)]
-
-
-def test_offsets_are_pending_until_committed() -> None:
-    offsets: Offsets[str] = Offsets()
-    offsets.done("p", 4)
-    offsets.done("q", 9)
-    taken = offsets.pending()
-    assert taken == {"p": 5, "q": 10}
-    offsets.done("p", 5)
-    offsets.committed(taken)
-    assert offsets.pending() == {"p": 6}
-    offsets.forget(["p", "r"])
-    assert offsets.pending() == {}

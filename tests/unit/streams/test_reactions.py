@@ -11,16 +11,23 @@ from hypothesis import strategies as st
 from upon.deadletters import ONLY_RULE, Received
 from upon.events import BATCH, Event, from_dict, time_ns
 from upon.ids import rule_invocation_id
-from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionRecord, SiteStatus
+from upon.messages import MAX_PAYLOAD, FunctionRecord, SiteStatus
 from upon.registry import Registry
 from upon.serialize import loads_plain
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, choose_site, fire
 from upon.streams.matcher import Matcher
-from upon.streams.reactions import Reaction, batches, react
+from upon.streams.reactions import SLICE, Reaction
+from upon.streams.reactions import react as slices_of
 from upon.streams.rules import Rule, rule_from_spec
 
 NOW = 1_000_000_000
+
+
+def react(*arguments: Any) -> Reaction:
+    """Return all slices as one."""
+    found = list(slices_of(*arguments))
+    return Reaction(tuple(f for one in found for f in one.fired), tuple(x for one in found for x in one.letters))
 
 
 def rule(**keys: Any) -> Rule:
@@ -185,22 +192,11 @@ def test_a_redelivery_gives_the_same_ids() -> None:
     assert [one.firing.invocation.id for one in again[0].fired] == [one.firing.invocation.id for one in again[1].fired]
 
 
-def test_batches_join_by_site_and_function_and_split_by_size() -> None:
-    big = "x" * (COALESCE_BYTES // 2)
-    firings = []
-    for number in range(5):
-        outcome = fire(rule(run={"args": [big]}), Scope(event(id=str(number))), registry(), 5)
-        assert isinstance(outcome, Firing)
-        firings.append(outcome)
-    other = fire(rule(run={"site": "other"}), Scope(event()), registry(), 5)
-    assert isinstance(other, Firing)
-    found = batches([*firings, other, firings[0]], NOW)
-    assert [(one.site, len(one.invocations)) for one in found] == [("local", 1)] * 5 + [("other", 1)]
-    small = [one for one in firings if one]
-    assert {invocation.id for batch in found for invocation in batch.invocations} >= {
-        one.invocation.id for one in small
-    }
-    assert found[0].submitted == NOW
+def test_a_huge_record_is_taken_a_slice_at_a_time_and_no_work_twice_in_it() -> None:
+    many = record(*[event(id=str(number)) for number in range(3 * SLICE)], event(id="1"), batch=True)
+    slices = list(slices_of(many, Matcher([rule()]), registry(), NOW))
+    assert max(len(one.fired) for one in slices) == SLICE
+    assert [one.event.id for slice in slices for one in slice.fired] == [str(number) for number in range(3 * SLICE)]
 
 
 def test_a_letter_names_what_it_is_about() -> None:

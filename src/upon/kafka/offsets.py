@@ -3,40 +3,46 @@
     read:      100  101  102  103  104            open counts:  101 → 2   103 → 1
     settled:    ✓    ·    ✓    ·    ✓             commit position: 101 (the next to read after a restart)
 
-Pure. Offsets are read in rising order, with gaps where Kafka has none; each is opened once for every invocation
-in it that is not settled, and closed as many times.
+Pure. For readers that handle records side by side: a dispatcher (an offset is open as long as an invocation of it has
+no result), a stream worker (as long as something that it caused is not in Kafka). Offsets are read in rising order,
+with gaps where Kafka has none; each is opened once for every effect of it that is not settled, and closed as many
+times.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+Partition = TypeVar("Partition")
 
 
-class Offsets:
+class Offsets(Generic[Partition]):
     """Open offsets of every partition."""
 
     def __init__(self) -> None:
-        self._open: dict[int, dict[int, int]] = {}
-        self._order: dict[int, deque[int]] = {}
-        self._next: dict[int, int] = {}
-        self._told: dict[int, int] = {}
+        self._open: dict[Partition, dict[int, int]] = {}
+        self._order: dict[Partition, deque[int]] = {}
+        self._next: dict[Partition, int] = {}
+        self._told: dict[Partition, int] = {}
 
-    def read(self, partition: int, offset: int) -> bool:
+    def read(self, partition: Partition, offset: int) -> bool:
         """Take in that a record was read; False if it was read before and is to be passed over."""
         if offset < self._next.get(partition, 0):
             return False
         self._next[partition] = offset + 1
         return True
 
-    def open(self, partition: int, offset: int) -> None:
-        """One more invocation of this offset, the last that was read, is not settled."""
+    def open(self, partition: Partition, offset: int) -> None:
+        """One more effect of this offset, the last that was read, is not settled."""
         counts = self._open.setdefault(partition, {})
         if offset not in counts:
             self._order.setdefault(partition, deque()).append(offset)
         counts[offset] = counts.get(offset, 0) + 1
 
-    def close(self, partition: int, offset: int) -> None:
-        """One invocation of this offset is settled.
+    def close(self, partition: Partition, offset: int) -> None:
+        """One effect of this offset is settled.
 
         Raises:
             KeyError: it has none that is open.
@@ -46,23 +52,29 @@ class Offsets:
         if not counts[offset]:
             del counts[offset]
 
-    def position(self, partition: int) -> int:
+    def position(self, partition: Partition) -> int:
         """Return the lowest offset that is not settled; everything below may be forgotten."""
         order, counts = self._order.get(partition, deque()), self._open.get(partition, {})
         while order and order[0] not in counts:
             order.popleft()
         return order[0] if order else self._next.get(partition, 0)
 
-    def advanced(self) -> dict[int, int]:
+    def advanced(self) -> dict[Partition, int]:
         """Return the positions that have moved since this was asked last."""
         moved = {p: at for p in self._next if (at := self.position(p)) != self._told.get(p, 0)}
         self._told.update(moved)
         return moved
 
-    def counts(self) -> dict[tuple[int, int], int]:
-        """Return the count of unsettled invocations by (partition, offset)."""
+    def counts(self) -> dict[tuple[Partition, int], int]:
+        """Return the count of unsettled effects by (partition, offset)."""
         return {(p, offset): count for p, counts in self._open.items() for offset, count in counts.items()}
 
-    def positions(self) -> dict[int, int]:
+    def positions(self) -> dict[Partition, int]:
         """Return what was told last by `advanced`, by partition."""
         return dict(self._told)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Forget partitions that are read anew, here or elsewhere, from their last commit."""
+        for partition in partitions:
+            for table in (self._open, self._order, self._next, self._told):
+                table.pop(partition, None)
