@@ -18,6 +18,7 @@ from upon.messages import InvocationBatch, Result, ResultBatch, Retry, Timings, 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3)), max_size=12), st.randoms())
 def test_the_position_is_the_lowest_open_offset(steps: list[tuple[int, int]], random: object) -> None:
+    offsets: Offsets[int]
     offsets, open_, at = Offsets(), [], 0
     for gap, count in steps:
         at += gap
@@ -36,7 +37,7 @@ def test_the_position_is_the_lowest_open_offset(steps: list[tuple[int, int]], ra
 
 
 def test_positions_are_told_once() -> None:
-    offsets = Offsets()
+    offsets: Offsets[int] = Offsets()
     offsets.read(1, 4)
     assert offsets.advanced() == {1: 5}
     assert offsets.advanced() == {}

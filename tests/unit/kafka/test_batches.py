@@ -242,9 +242,9 @@ def test_any_history_keeps_order_and_loses_nothing(history: list[tuple[Any, ...]
         assert len(waiting) == len(set(waiting)), "one record of a lane at a time"
     while under_way:
         answer(0)
-    for lane in range(3):
-        wanted = [n for number, n in accepted if number == lane and n not in dropped]
-        assert sorted([n for number, n in world.stored + world.refused if number == lane]) == wanted
-        stored = [n for number, n in world.stored if number == lane]
+    for part in range(3):
+        wanted = [n for number, n in accepted if number == part and n not in dropped]
+        assert sorted([n for number, n in world.stored + world.refused if number == part]) == wanted
+        stored = [n for number, n in world.stored if number == part]
         assert stored == sorted(stored)
     assert (lanes.count, lanes.bytes) == (0, 0)
