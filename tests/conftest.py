@@ -1,4 +1,8 @@
-"""What tests of every kind share: one real Kafka for the session, and topics of their own for each test."""
+"""What tests of every kind share: one real Kafka for the session, and topics of their own for each test.
+
+In a parallel run (`make test`; pytest-xdist) each worker is a session: it has a Kafka of its own. The tests of one
+file run on one worker, so what a file prepares is prepared once; all tests that share the `system` run on one too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +24,40 @@ from upon.embedded.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
+
+TESTS = Path(__file__).parent
+STARTED = pytest.StashKey[float]()
+"""When the run began (s, monotonic)."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--budget", type=float, metavar="SECONDS", help="say so if the run takes longer")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow comes first, so that the many quick tests of `unit` fill the gaps at the end of a parallel run."""
+
+    def shares_the_system(item: pytest.Item) -> bool:
+        return "system" in getattr(item, "fixturenames", ())
+
+    def rank(item: pytest.Item) -> int:
+        return 0 if shares_the_system(item) else 2 if "unit" in item.path.relative_to(TESTS).parts else 1
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("system" if shares_the_system(item) else str(item.path)))
+    items.sort(key=rank)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    budget: float | None = config.getoption("--budget")
+    took = time.monotonic() - config.stash[STARTED]
+    if budget is not None and took > budget:
+        terminalreporter.write_line(f"The tests took {took:.0f} s; their budget is {budget:.0f} s (CONTRIBUTING.md).")
 
 
 @pytest.fixture(scope="session")
