@@ -1,17 +1,20 @@
 """Run one task: load the function, call it, turn whatever happens into a `Done`.
 
 Guarantees: nothing a function does with exceptions gets out of here, `SystemExit` and `KeyboardInterrupt` included;
-an item of a map chunk is called exactly once and fails alone; what is returned is small enough to travel.
+an item of a map chunk is called exactly once and fails alone; what is returned is small enough to travel. A
+coroutine (of an `async def` function) is run to its end, in an event loop of its own for each call, or each chunk.
 Deliberately absent: timeouts and cancelling (the manager kills the process), input and output (the worker's loop).
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 import msgspec
@@ -21,6 +24,8 @@ from upon.endpoint.channel import Code, Done, Task
 from upon.endpoint.preview import preview
 from upon.errors import FunctionLoadError, PayloadTooLarge, ResultError
 from upon.messages import MAX_PAYLOAD, Failure, ItemFailure
+from upon.serialize import text_of
+from upon.source_text import Lines, Shown, blocks_of, lines_of
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS = 256
@@ -40,6 +45,8 @@ class Functions:
         self._limit = limit
         self._loaded: OrderedDict[str, Function | Failure] = OrderedDict()
         self._bodies: dict[str, Code] = {}
+        self._lines: dict[str, Lines] = {}
+        self._shown = Shown()
 
     def add(self, code: Code) -> None:
         """Take a function's body; it is loaded when it is first needed."""
@@ -49,7 +56,7 @@ class Functions:
         return code in self._loaded or code in self._bodies
 
     def get(self, code: str, name: str) -> Function | Failure:
-        """Return the function, or the failure to load it.
+        """Return the function, or the failure to load it. From now on tracebacks show its source text.
 
         Raises:
             KeyError: its body is not here.
@@ -57,12 +64,19 @@ class Functions:
         found = self._loaded.get(code)
         if found is not None:
             self._loaded.move_to_end(code)
+            self._shown.show(self._lines.get(code, {}))
             return found
-        found = self._loaded[code] = load(self._bodies.pop(code), name)
+        body = self._bodies.pop(code)
+        lines = self._lines[code] = lines_of(blocks_of(body.body))
+        self._shown.show(lines)
+        found = self._loaded[code] = load(body, name)
         if len(self._loaded) > self._limit:
-            self._loaded.popitem(last=False)
+            self._lines.pop(self._loaded.popitem(last=False)[0], None)
         if isinstance(found, Failure):
-            del self._loaded[code]  # the module may be installed by the next time; the body is asked for again
+            del (
+                self._loaded[code],
+                self._lines[code],
+            )  # the module may be installed by the next time; the body is asked for again
         return found
 
 
@@ -94,11 +108,11 @@ def _not_loaded(what: str, error: BaseException) -> Failure:
         )
     elif isinstance(error, (ImportError, AttributeError)):
         message = (
-            f"{what} refers to something that its module at {where} does not have ({_text(error)}): install the same "
+            f"{what} refers to something that its module at {where} does not have ({text_of(error)}): install the same "
             f"version of the module on both sides"
         )
     else:
-        message = f"{what} could not be unpickled at {where}: {type(error).__name__}: {_text(error)}"
+        message = f"{what} could not be unpickled at {where}: {type(error).__name__}: {text_of(error)}"
     return _dump(FunctionLoadError(message), _traceback(error))
 
 
@@ -131,6 +145,9 @@ def _call(task: Task, function: Function, started: int, arguments: Any) -> Done:
     try:
         args, kwargs = arguments
         value = function(*args, **kwargs)
+        if isinstance(value, CoroutineType):
+            with asyncio.Runner() as runner:
+                value = runner.run(value)
     except BaseException as error:
         return Done(task.seq, started, time.time_ns(), failure=_failure(error))
     finished = time.time_ns()
@@ -157,6 +174,8 @@ def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]
             error = raised
         bad.append(ItemFailure(index=len(values), failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
         values.append(None)
+    if any(isinstance(value, CoroutineType) for value in values):
+        _await_each(values, bad)
     finished = time.time_ns()
     payload = _serialized(values)
     if isinstance(payload, Failure):
@@ -170,6 +189,20 @@ def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]
         )
         return Done(task.seq, started, finished, failure=_dump(error))
     return Done(task.seq, started, finished, payload, None, preview(values, len(payload)), "", tuple(bad))
+
+
+def _await_each(values: list[Any], bad: list[ItemFailure]) -> None:
+    """Run a chunk's coroutines, one after the other in one event loop (both lists change)."""
+    with asyncio.Runner() as runner:
+        for index, value in enumerate(values):
+            if not isinstance(value, CoroutineType):
+                continue
+            try:
+                values[index] = runner.run(value)
+            except BaseException as error:
+                values[index] = None
+                bad.append(ItemFailure(index=index, failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
+    bad.sort(key=lambda item: item.index)
 
 
 def _item_by_item(values: list[Any], bad: list[ItemFailure]) -> bytes | Failure:
@@ -237,11 +270,4 @@ def _traceback(error: BaseException) -> str:
     return text if len(text) <= MAX_TEXT else "...\n" + text[-MAX_TEXT:]
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as broken:
-        return f"<its __str__ raised {type(broken).__name__}>"
-
-
-_OURS = frozenset({__file__, serialize.__file__})
+_OURS = frozenset({__file__, serialize.__file__, asyncio.runners.__file__, asyncio.base_events.__file__})

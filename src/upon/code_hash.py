@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from upon.source_text import pickle_of
+
 OPERATIONS = 200_000
 """A pickle of more operations, mostly data, is named by the hash of its bytes: reading them would take seconds."""
 
@@ -82,6 +84,9 @@ _IDENTITIES = {
     _global("cloudpickle.cloudpickle", "_make_typevar"): (6, 5),
 }
 """What makes classes: how many arguments it takes, and which of them is the identity."""
+IDENTITY = "upon:"
+"""How an identity begins that says what the class is (`upon.pickling`); all others are drawn at random."""
+_IDENTITY = b"pstr " + IDENTITY.encode()
 _LENGTHS = frozenset({16, 18, 6, 7})
 _FIRST_LINE = _scalar("", "__firstlineno__")
 """Where a class begins, as Python 3.13 has it among a class's attributes."""
@@ -90,9 +95,11 @@ _FIRST_LINE = _scalar("", "__firstlineno__")
 def code_hash(body: bytes) -> str:
     """Return the hash (SHA-256, hex) that names a pickled function.
 
-    What is no pickle, or has very many operations, is named by the hash of its bytes. Takes some µs an operation:
-    at most a second; a caller with an event loop calls it in a thread.
+    The source text behind a body's pickle has no part in it. What is no pickle, or has very many operations, is named
+    by the hash of its bytes. Takes some µs an operation: at most a second; a caller with an event loop calls it in a
+    thread.
     """
+    body = pickle_of(body)
     try:
         operations = ((operation.name, argument) for operation, argument, _ in pickletools.genops(body))
         return _Machine().run(operations)
@@ -170,7 +177,10 @@ class _Machine:
         else:
             expected = _IDENTITIES.get(function)
             if expected is not None and parts is not None and len(parts) == expected[0]:
-                arguments = _digest(b"class", [part for i, part in enumerate(parts) if i != expected[1]])
+                arguments = _digest(
+                    b"class",
+                    [part for i, part in enumerate(parts) if i != expected[1] or part.startswith(_IDENTITY)],
+                )
             self._object(kind, function, arguments)
 
     def _change(self, name: str) -> None:

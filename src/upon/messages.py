@@ -114,7 +114,8 @@ class Failure(Message, frozen=True, kw_only=True):
     message: str
     traceback: str = ""  # the worker's, as text; for a lost worker: the story
     kinds: tuple[str, ...] = ()  # class names along the MRO, what `Retry.on` is matched with
-    payload: bytes = b""  # the exception itself, `upon.serialize.dumps`; empty if it does not pickle
+    payload: bytes = b""  # the exception itself, `upon.serialize.dumps`; empty if it cannot be rebuilt
+    unbuilt: str = ""  # why not
 
 
 class ItemFailure(Message, frozen=True, kw_only=True):

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
-import cloudpickle
 import msgspec
 
+from upon import pickling, source_text
 from upon.errors import InputError, PayloadTooLarge, ResultError
+from upon.exceptions import Portable
 from upon.messages import MAX_PAYLOAD, Failure
 
 _SCALARS = frozenset({int, str, float, bool, type(None), bytes})
+MAX_REASON = 500
+"""Characters of the reason why an exception could not be rebuilt."""
 _MAX_PLAIN_NODES = 256
 """Past so many values pickle is as fast as checking that all are plain."""
 
@@ -51,6 +55,14 @@ def _plain(value: Any) -> bool:
     return True
 
 
+def _packed(value: Any) -> bytes | None:
+    """Return plain data in MessagePack; None for text that is no UTF-8, such as the name of a file in another code."""
+    try:
+        return b"m" + _pack(value)
+    except UnicodeEncodeError:
+        return None
+
+
 def dumps(value: Any) -> bytes:
     """Serialize any value.
 
@@ -58,15 +70,14 @@ def dumps(value: Any) -> bytes:
         PayloadTooLarge: the bytes are more than `MAX_PAYLOAD`.
         Exception: whatever pickling raised (TypeError, PicklingError …), when no method takes the value.
     """
-    if _plain(value):
-        data = b"m" + _pack(value)
-    else:
+    data = _packed(value) if _plain(value) else None
+    if data is None:
         try:
             data = b"p" + pickle.dumps(value, protocol=5)
             if b"__main__" in data:  # pickled by reference to a module the other side does not have
-                data = b"c" + cloudpickle.dumps(value, protocol=5)
+                data = b"c" + pickling.dumps(value)
         except Exception:
-            data = b"c" + cloudpickle.dumps(value, protocol=5)
+            data = b"c" + pickling.dumps(value)
     if len(data) > MAX_PAYLOAD:
         raise PayloadTooLarge(
             f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: pass a path or write to shared storage"
@@ -83,7 +94,7 @@ def dumps_plain(value: Any) -> bytes:
     """
     try:
         data = b"m" + _pack(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise InputError(f"not plain data: {error}") from error
     if len(data) > MAX_PAYLOAD:
         raise PayloadTooLarge(f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
@@ -94,12 +105,12 @@ def loads(data: bytes) -> Any:
     """Rebuild a value. Runs code that the data names: only for data of a trusted origin.
 
     Raises:
-        InputError: unknown method or empty data.
+        InputError: unknown method, empty data, or damaged plain data.
         Exception: whatever unpickling raised.
     """
     match data[:1]:
         case b"m":
-            return _unpack(data[1:])
+            return loads_plain(data)
         case b"p" | b"c":
             return pickle.loads(memoryview(data)[1:])
         case other:
@@ -120,9 +131,11 @@ def loads_plain(data: bytes) -> Any:
     if not is_plain(data):
         raise InputError("the payload is a Python object, not plain data")
     try:
-        return _unpack(data[1:])
-    except msgspec.DecodeError as error:
+        return _unpack(memoryview(data)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"damaged payload: {error}") from error
+    except (RecursionError, MemoryError, OverflowError) as error:
+        raise InputError(f"damaged payload: its lists and maps do not fit ({type(error).__name__})") from error
 
 
 def pack_call(args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
@@ -148,8 +161,12 @@ def unpack_chunk(payload: bytes) -> list[list[Any]]:
 
 
 def dump_function(function: Callable[..., Any]) -> bytes:
-    """Return a function's cloudpickle. Raises whatever pickling raises."""
-    return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
+    """Return a function's body: its pickle, and its source text as far as it can be had.
+
+    Raises whatever pickling raises.
+    """
+    data, functions = pickling.pickled(function)
+    return source_text.attach(data, source_text.gather(functions))
 
 
 def load_function(body: bytes) -> Callable[..., Any]:
@@ -159,24 +176,71 @@ def load_function(body: bytes) -> Callable[..., Any]:
 
 
 def dump_failure(error: BaseException, traceback: str = "") -> Failure:
-    """Return an exception as it travels; one that does not pickle goes as its class name and message."""
-    try:
-        payload = dumps(error)
-        loads(payload)  # an exception whose __init__ wants other arguments pickles, and does not come back
-    except Exception:
-        payload = b""
+    """Return an exception as it travels: itself where it can be rebuilt, else with the reason why not.
+
+    Never raises, whatever the exception's own methods do; takes as long as they take.
+    """
+    payload, unbuilt = _dump_exception(error)
     kinds = tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (object, BaseException))
+    return Failure(
+        type=type(error).__name__,
+        message=text_of(error),
+        traceback=traceback,
+        kinds=kinds,
+        payload=payload,
+        unbuilt=unbuilt,
+    )
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's message; if it has none to say, why."""
     try:
-        message = str(error)
-    except Exception as broken:
-        message = f"<its __str__ raised {type(broken).__name__}>"
-    return Failure(type=type(error).__name__, message=message, traceback=traceback, kinds=kinds, payload=payload)
+        return "".join(str(error))
+    except BaseException as broken:
+        return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _dump_exception(error: BaseException) -> tuple[bytes, str]:
+    """Return an exception's payload, or no payload and the reason why it cannot be rebuilt."""
+    reason = ""
+    for form in (Portable(error), error, Portable(error, _why_not)):
+        try:
+            payload = dumps(form)
+            found = loads(payload)
+        except BaseException as failed:
+            reason = reason or f"{type(failed).__name__}: {text_of(failed)}"[:MAX_REASON]
+        else:
+            if type(found) is type(error) and (_speaks(found) or not _speaks(error)):
+                return payload, ""
+            reason = reason or "what comes back from its pickle is not what was raised"
+    return b"", reason
+
+
+def _speaks(error: BaseException) -> bool:
+    try:
+        str(error)
+    except BaseException:
+        return False
+    return True
+
+
+def _why_not(value: Any) -> str:
+    try:
+        loads(dumps(value))
+    except BaseException as failed:
+        return f"{type(failed).__name__}: {text_of(failed)}"[:MAX_REASON]
+    return ""
 
 
 def unserializable(value: Any, error: BaseException) -> ResultError:
     """Return the error for a result that no method takes."""
+    if isinstance(value, GeneratorType | AsyncGeneratorType):
+        return ResultError(
+            "the function is a generator (it has a `yield`), and what it would yield stays in the worker: return a "
+            f"list, such as `return [{'x async' if isinstance(value, AsyncGeneratorType) else 'x'} for x in ...]`"
+        )
     return ResultError(
         f"the function returned a {type(value).__module__}.{type(value).__qualname__}, which cannot be serialized "
-        f"({type(error).__name__}: {error}); return plain data, arrays or picklable objects, or write to a file "
-        "and return its path"
+        f"({type(error).__name__}: {text_of(error)}); return plain data, arrays or picklable objects, or write to a "
+        "file and return its path"
     )

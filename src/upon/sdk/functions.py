@@ -22,9 +22,7 @@ from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
-
-from upon import serialize
+from upon import pickling, serialize
 from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge
 from upon.messages import MAX_PAYLOAD, FunctionCode
@@ -127,7 +125,7 @@ def _by_value_where_needed(payload: bytes, value: Callable[[], Any]) -> bytes:
     """Pickle again, by value, what `serialize` pickled by reference to a module that the worker lacks."""
     if payload[:1] != b"p" or not any(name in payload for name in travelling()):
         return payload
-    again: bytes = b"c" + cloudpickle.dumps(value(), protocol=5)
+    again = b"c" + pickling.dumps(value())
     if len(again) > MAX_PAYLOAD:
         raise PayloadTooLarge(f"{len(again):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
     return again
@@ -234,7 +232,7 @@ def _used(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _pickles(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value, protocol=5)
+        pickling.dumps(value)
     except Exception:
         return False
     return True

@@ -1,6 +1,7 @@
 """A Result as a user meets it: a value, or an exception to raise.
 
-Guarantee: an exception that the function raised comes back as itself, with a `RemoteTraceback` as its cause; what
+Guarantee: an exception that the function raised comes back as itself, with its own chain of causes and a
+`RemoteTraceback` at the end of that; what
 the fabric says of a task (WorkerLost, TaskTimeout …) as that class of `upon.errors`; an exception whose class this
 process does not have as `RemoteError`.
 """
@@ -13,27 +14,35 @@ from typing import Any
 
 from upon import serialize
 from upon.errors import RemoteError, RemoteTraceback, ResultError, RuleError, TaskCancelled, UponError, all_errors
+from upon.exceptions import root_cause
 from upon.messages import Failure, Result
 
 
 def exception(failure: Failure) -> BaseException:
-    """Return the exception that a failure stands for, with the worker's traceback as its cause."""
-    found = _rebuilt(failure)
+    """Return the exception that a failure stands for; the worker's traceback is its cause, or its last cause's."""
+    found, why_not = _rebuilt(failure)
     if found is None:
-        found = _of_the_tree(failure) or RemoteError(f"{failure.type}: {failure.message}")
+        found = _of_the_tree(failure)
+    if found is None:
+        reason = (
+            f"\n(it is not raised as {failure.type} itself, for it cannot be rebuilt: {why_not})" if why_not else ""
+        )
+        found = RemoteError(f"{failure.type}: {failure.message}{reason}")
     if failure.traceback:
-        found.__cause__ = RemoteTraceback(failure.traceback)
+        root_cause(found).__cause__ = RemoteTraceback(failure.traceback)
     return found
 
 
-def _rebuilt(failure: Failure) -> BaseException | None:
+def _rebuilt(failure: Failure) -> tuple[BaseException | None, str]:
     if not failure.payload:
-        return None
+        return None, failure.unbuilt
     try:
         found = serialize.loads(failure.payload)
-    except Exception:  # its class is not here, or not as it was: RemoteError tells what is known
-        return None
-    return found if isinstance(found, BaseException) else None
+    except BaseException as error:  # its class is not here, or not as it was: RemoteError tells what is known
+        return None, f"{type(error).__name__}: {serialize.text_of(error)}"
+    if isinstance(found, Exception):
+        return found, ""
+    return None, f"its payload holds a {type(found).__name__}"
 
 
 def _of_the_tree(failure: Failure) -> UponError | None:
@@ -65,7 +74,7 @@ def value_of(result: Result) -> Any:
     except Exception as error:
         raise ResultError(
             f"task {result.id} ({result.function}) succeeded, but its result cannot be rebuilt in this process: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {serialize.text_of(error)}"
         ) from error
     if not result.items:
         return value

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import linecache
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,12 @@ from upon import serialize
 from upon.endpoint.channel import HEADER, Code, Done, Task, frame, from_worker
 from upon.endpoint.execution import FULL_FAILURES, PYTHON, Functions, run
 from upon.messages import MAX_PAYLOAD
+
+
+@pytest.fixture(autouse=True)
+def own_lines() -> Iterator[None]:
+    yield
+    linecache.clearcache()  # a worker shows the lines that travelled, here they stand in the way of pytest
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Done:
@@ -81,7 +90,7 @@ def test_what_would_end_the_worker_is_a_failure_that_does_not_end_the_caller(kin
     assert "must not do" in failure.message
 
 
-def test_an_exception_that_does_not_pickle_and_cannot_say_its_name() -> None:
+def test_an_exception_that_holds_a_frame_and_cannot_say_its_name() -> None:
     class Odd(Exception):
         def __init__(self) -> None:
             super().__init__(lambda: 0, sys._getframe())
@@ -96,7 +105,7 @@ def test_an_exception_that_does_not_pickle_and_cannot_say_its_name() -> None:
     assert failure is not None
     assert failure.type == "Odd"
     assert "__str__" in failure.message
-    assert failure.payload == b""
+    assert "args[1] (TypeError: cannot pickle 'frame' object)" in serialize.loads(failure.payload).__notes__[0]
 
 
 def test_a_result_that_does_not_serialize() -> None:
@@ -219,3 +228,81 @@ def test_bad_items_too_large_to_travel() -> None:
     assert done.failure.type == "PayloadTooLarge"
     assert "400 of 400 items failed" in done.failure.message
     assert len(done.failure.message) < 5000
+
+
+async def doubled(value: int) -> int:
+    await asyncio.sleep(0)
+    if value == 3:
+        raise ValueError("three")
+    return 2 * value
+
+
+def test_async_functions_are_run() -> None:
+    assert serialize.loads(call(doubled, 2).payload) == 4
+    failure = call(doubled, 3).failure
+    assert failure is not None
+    assert failure.traceback.count("File ") == 1, "no frame of asyncio"
+    assert 'raise ValueError("three")' in failure.traceback
+    assert serialize.loads(call(lambda: doubled(4)).payload) == 8
+
+
+def test_async_functions_are_run_in_chunks() -> None:
+    done = chunk(doubled, [1, 2, 3, 4])
+    assert serialize.loads(done.payload) == [2, 4, None, 8]
+    assert [(bad.index, bad.failure.type) for bad in done.bad_items] == [(2, "ValueError")]
+
+
+def test_what_an_async_function_left_running_is_ended() -> None:
+    ended = []
+
+    async def leaves() -> None:
+        async def lasting() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                ended.append(1)
+
+        leaves.task = asyncio.create_task(lasting())  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+
+    functions = Functions()
+    functions._loaded["c"] = leaves
+    assert run(Task(0, "c", "f", serialize.pack_call((), {})), functions, 1).failure is None
+    assert ended
+
+
+def test_generators_are_told_to_return_a_list() -> None:
+    def plain() -> Iterator[int]:
+        yield 1
+
+    async def asynchronous() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (plain, asynchronous):
+        failure = call(function).failure
+        assert failure is not None
+        assert failure.type == "ResultError"
+        assert "return a list" in failure.message
+
+
+def failing_module(folder: Path, line: int) -> Code:
+    """Return the code of a function whose file is not there any more."""
+    file = folder / "measure.py"
+    file.write_text("\n" * (line - 2) + "def fail(x):\n    raise ValueError(x)  # the line\n")
+    variables: dict[str, Any] = {"__name__": "measure"}
+    exec(compile(file.read_text(), str(file), "exec"), variables)
+    code = Code(str(line), serialize.dump_function(variables["fail"]), PYTHON)
+    file.unlink()
+    linecache.clearcache()
+    return code
+
+
+def test_a_traceback_shows_lines_of_a_file_that_is_not_here(tmp_path: Path) -> None:
+    functions = Functions()
+    for line in (10, 20):
+        functions.add(failing_module(tmp_path, line))
+    for line in (10, 20, 10, 10):
+        failure = run(Task(0, str(line), "f", serialize.pack_call((1,), {})), functions, 1).failure
+        assert failure is not None
+        assert f'File "{tmp_path / "measure.py"}", line {line}, in fail' in failure.traceback
+        assert "raise ValueError(x)  # the line" in failure.traceback

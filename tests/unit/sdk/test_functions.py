@@ -3,21 +3,28 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import linecache
 import math
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from upon import serialize
+from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge
 from upon.sdk import functions
 from upon.sdk.functions import code_of, description_of, name_of, pack_call, pack_chunk, source_of
 from upon.sdk.modules import travels
+from upon.source_text import MARK, MAX_TEXT, blocks_of, lines_of
 
 factor = 2
 lock = threading.Lock()
@@ -187,3 +194,103 @@ def test_a_script_and_its_neighbour_run_where_they_are_not(tmp_path: Path) -> No
     function = pickle.loads((tmp_path / "code").read_bytes())
     args, kwargs = serialize.unpack_call((tmp_path / "call").read_bytes())
     assert function(*args, **kwargs) == 18
+
+
+WITH_A_CLASS = """
+import sys
+import upon.code_hash
+from upon.sdk.functions import code_of
+
+class Shape:
+    sides = 4
+    def area(self): return Shape.sides
+
+def work(kind=Shape):
+    return kind().area()
+
+print(code_of(work).hash)
+"""
+
+
+def test_a_class_that_travels_makes_no_version_of_its_own_in_each_process(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    names = []
+    for text in (
+        WITH_A_CLASS,
+        WITH_A_CLASS,
+        WITH_A_CLASS.replace("class", "# a comment\nclass"),
+        WITH_A_CLASS.replace("sides = 4", "sides = 5"),
+    ):
+        script.write_text(WITH_A_CLASS.replace(old, new))
+        ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+        names.append(ran.stdout)
+    assert names[0] == names[1] == names[2] != names[3]
+
+
+def test_instances_of_a_class_that_travels_are_of_the_class_there_and_back() -> None:
+    class Shape:
+        pass
+
+    def same(shape: object) -> object:
+        assert isinstance(shape, Shape)
+        return Shape()
+
+    theirs = serialize.load_function(code_of(same).body)
+    args, _ = serialize.unpack_call(serialize.pack_call((Shape(),), {}))
+    assert isinstance(serialize.loads(serialize.dumps(theirs(*args))), Shape)
+
+
+def test_two_classes_of_one_text_are_two() -> None:
+    def make() -> type:
+        class Shape:
+            pass
+
+        return Shape
+
+    one, other = make(), make()
+    found = serialize.loads(serialize.dumps([one, other, one]))
+    assert found[0] is found[2] is not found[1]
+
+
+def test_the_source_text_travels_and_is_no_part_of_the_name(tmp_path: Path) -> None:
+    bodies = [
+        code_of(_from(tmp_path / "thumbs.py", text)) for text in ("return x", "return x  # a comment", "return 2")
+    ]
+    assert blocks_of(bodies[1].body) == {str(tmp_path / "thumbs.py"): {1: "def make(x):\n    return x  # a comment\n"}}
+    assert bodies[0].hash == bodies[1].hash != bodies[2].hash
+    assert bodies[0].body != bodies[1].body
+
+
+def test_what_a_function_calls_of_its_file_has_its_source_text_too(tmp_path: Path) -> None:
+    text = "(lambda y: [\n        inner(y) for y in (y,)])(x)\n\ndef inner(y):\n    return 1 / y"
+    texts = blocks_of(code_of(_from(tmp_path / "thumbs.py", "return " + text)).body)
+    assert "return 1 / y" in texts[str(tmp_path / "thumbs.py")][5]
+    assert "inner(y) for y in" in texts[str(tmp_path / "thumbs.py")][1]
+
+
+def test_a_file_that_was_edited_meanwhile_gives_no_wrong_lines(tmp_path: Path) -> None:
+    function = _from(tmp_path / "thumbs.py", "return x")
+    (tmp_path / "thumbs.py").write_text("something = 1\nelse_ = 2\n")
+    linecache.clearcache()
+    assert blocks_of(code_of(function).body) == {}
+
+
+def test_source_text_is_bounded(tmp_path: Path) -> None:
+    text = blocks_of(code_of(_from(tmp_path / "thumbs.py", f"return {'x' * MAX_TEXT!r}")).body)
+    assert text == {}
+
+
+def _from(file: Path, body: str) -> Callable[..., Any]:
+    file.write_text(f"def make(x):\n    {body}\n")
+    linecache.clearcache()
+    variables: dict[str, Any] = {"__name__": "thumbs_that_nobody_imports"}
+    exec(compile(file.read_text(), str(file), "exec"), variables)
+    return variables["make"]  # type: ignore[no-any-return]
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_may_stand_where_source_text_does(data: bytes) -> None:
+    for body in (data + MARK, b"N." + data + len(data).to_bytes(8, "big") + MARK):
+        assert isinstance(lines_of(blocks_of(body)), dict)
+        assert len(code_hash(body)) == 64
+    assert lines_of({"f": {-1: "a", 0: "b", 10**12: "c"}}) == {"f": []}

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import threading
+from functools import partial
+
 import pytest
 
 from upon import serialize
@@ -19,6 +24,122 @@ from upon.sdk.outcome import error_of, exception, value_of
 class Particular(Exception):
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a} and {b}")
+        self.a = a
+
+
+class KeywordOnly(Particular, OSError):
+    def __init__(self, *, path: str) -> None:
+        super().__init__(1, 2)
+        self.path = path
+
+
+class Slotted(ValueError):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int, *, more: str) -> None:
+        super().__init__(code, more)
+        self.code = code
+
+
+class Once(Exception):
+    made = 0
+
+    def __init__(self) -> None:
+        Once.made += 1
+        if Once.made > 1:
+            raise RuntimeError("made once already")
+
+
+class Reduced(Exception):
+    def __init__(self, *, a: int) -> None:
+        self.a = a
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(Reduced, a=self.a), ()
+
+
+class Never(Exception):
+    def __init__(self, *, a: int) -> None:
+        super().__init__("never")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Never, ())
+
+
+def travelled(error: BaseException) -> BaseException:
+    return exception(serialize.dump_failure(error, "Traceback …"))
+
+
+def test_an_exception_whose_init_takes_other_arguments_comes_back_as_itself() -> None:
+    found = travelled(KeywordOnly(path="/data"))
+    assert type(found) is KeywordOnly
+    assert (found.path, found.a, str(found)) == ("/data", 1, "1 and 2")
+    slotted = travelled(Slotted(3, more="x"))
+    assert (type(slotted), slotted.args, slotted.code) == (Slotted, (3, "x"), 3)  # type: ignore[attr-defined]
+    assert type(travelled(Once())) is Once
+    assert Once.made == 1, "no code of the class ran again"
+    reduced = travelled(Reduced(a=4))
+    assert (type(reduced), reduced.a) == (Reduced, 4)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "gone", "/data/a.h5"),
+        OSError(5, "io", "/a", None, "/b"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+        ImportError("no", name="n", path="/p"),
+        ModuleNotFoundError("no", name="n"),
+        StopIteration(3),
+        SyntaxError("bad", ("f.py", 1, 2, "x", 1, 3)),
+        KeyError("k"),
+        subprocess.CalledProcessError(3, ["ls"], b"out"),
+        json.JSONDecodeError("bad", "doc", 1),
+        SystemError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_exceptions_of_the_standard_library_come_back_whole(error: Exception) -> None:
+    found = travelled(error)
+    assert type(found) is type(error)
+    assert (str(found), found.args, vars(found)) == (str(error), error.args, vars(error))
+    for name in ("errno", "filename", "filename2", "value", "lineno", "name", "path", "object", "start", "cmd", "doc"):
+        assert getattr(found, name, None) == getattr(error, name, None)
+
+
+def test_notes_causes_and_groups_come_along() -> None:
+    error = ValueError("bad")
+    error.add_note("of sample 3")
+    error.__cause__ = KeywordOnly(path="/x")
+    error.__cause__.__cause__ = KeyError("k")
+    found = travelled(error)
+    assert found.__notes__ == ["of sample 3"]
+    first = found.__cause__
+    assert isinstance(first, KeywordOnly)
+    assert isinstance(first.__cause__, KeyError)
+    assert isinstance(first.__cause__.__cause__, RemoteTraceback)
+    group = travelled(ExceptionGroup("several", [KeywordOnly(path="/y"), error]))
+    assert isinstance(group, ExceptionGroup)
+    assert [type(one) for one in group.exceptions] == [KeywordOnly, ValueError]
+    own = ValueError("of itself")
+    own.__cause__ = own
+    assert type(travelled(own)) is ValueError
+
+
+def test_what_an_exception_holds_that_does_not_travel_is_left_out_and_named() -> None:
+    error = Particular(1, 2)
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    found = travelled(error)
+    assert type(found) is Particular
+    assert (found.a, hasattr(found, "lock")) == (1, False)
+    assert "lock (TypeError: cannot pickle '_thread.lock' object)" in found.__notes__[0]
+
+
+def test_what_cannot_be_rebuilt_says_why() -> None:
+    found = travelled(Never(a=1))
+    assert type(found) is RemoteError
+    assert str(found).startswith("Never: never\n")
+    assert "missing 1 required keyword-only argument: 'a'" in str(found)
 
 
 def test_an_exception_comes_back_as_itself() -> None:
@@ -40,7 +161,7 @@ def test_what_the_fabric_says_is_of_the_tree(cls: type[Exception]) -> None:
 @pytest.mark.parametrize(
     "failure",
     [
-        serialize.dump_failure(Particular(1, 2)),
+        Failure(type="Particular", message="1 and 2", unbuilt="TypeError: no"),
         Failure(type="Particular", message="1 and 2", payload=b"p\x80damaged"),
         Failure(type="Particular", message="1 and 2", payload=serialize.dumps("no exception")),
     ],
@@ -48,7 +169,7 @@ def test_what_the_fabric_says_is_of_the_tree(cls: type[Exception]) -> None:
 def test_what_cannot_be_rebuilt_is_a_remote_error(failure: Failure) -> None:
     error = exception(failure)
     assert type(error) is RemoteError
-    assert str(error) == "Particular: 1 and 2"
+    assert str(error).startswith("Particular: 1 and 2\n(it is not raised as Particular itself")
 
 
 def test_a_namesake_of_the_users_is_not_of_the_tree() -> None:

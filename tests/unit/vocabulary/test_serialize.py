@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -77,9 +78,10 @@ class Odd(Exception):
         raise RuntimeError
 
 
-def test_an_exception_travels_even_when_it_does_not_pickle() -> None:
+def test_an_exception_travels_even_when_it_cannot_say_what_it_is() -> None:
     failure = serialize.dump_failure(Odd(1, 2), "the traceback")
-    assert (failure.type, failure.payload, failure.traceback) == ("Odd", b"", "the traceback")
+    assert (failure.type, failure.traceback) == ("Odd", "the traceback")
+    assert serialize.loads(failure.payload).args == ("12",)
     assert "__str__ raised RuntimeError" in failure.message
     assert failure.kinds == ("Odd", "Exception")
     plain = serialize.dump_failure(FileNotFoundError(2, "gone"))
@@ -89,3 +91,27 @@ def test_an_exception_travels_even_when_it_does_not_pickle() -> None:
 
 def test_a_chunk_keeps_its_columns() -> None:
     assert serialize.unpack_chunk(serialize.pack_chunk([range(3), "abc"])) == [[0, 1, 2], ["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("text", ["a\udcff", ["a\udcff"], {"\ud800": 1}, [["x"], {"k": "\udfff"}]])
+def test_text_that_is_no_utf8_travels(text: object) -> None:
+    assert serialize.loads(serialize.dumps(text)) == text
+    assert serialize.unpack_call(serialize.pack_call([text], {"k": text})) == ([text], {"k": text})
+    assert serialize.unpack_chunk(serialize.pack_chunk([[text, text]])) == [[text, text]]
+
+
+HOSTILE = [b"\x91" * 100_000, b"\x81\xa0" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
+           b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xa1\xff", b"", b"\xd4\x00", b"\xc9"]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", HOSTILE)
+def test_hostile_plain_data_is_a_clear_error(data: bytes) -> None:
+    for load in (serialize.loads, serialize.loads_plain):
+        with pytest.raises(InputError, match="damaged payload"):
+            load(b"m" + data)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_plain_data_or_a_clear_error(data: bytes) -> None:
+    with contextlib.suppress(InputError):
+        serialize.loads_plain(b"m" + data)
