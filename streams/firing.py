@@ -18,6 +18,7 @@ from upon.registry import Registry
 from upon.serialize import dumps_plain
 from upon.streams.conditions import EvaluationError, Scope
 from upon.streams.rules import Rule
+from upon.streams.wording import unexpected
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing 
         return Refusal(rule.name, f"rule {rule.name}: {field}: {error}")
     except (InputError, FunctionNotFound) as error:
         return Refusal(rule.name, f"rule {rule.name}: {field}: {type(error).__name__}: {error}")
+    except Exception as error:  # a fault of ours, or data nested beyond Python: this event, this rule, nothing else
+        return Refusal(rule.name, f"rule {rule.name}: {field}: {unexpected(error)}")
     invocation = Invocation(
         id=rule_invocation_id(rule.name, rule.version, once),
         code=function.code,
@@ -91,9 +94,14 @@ def cause(rule: Rule, event: Event, recorded: int) -> Cause:
         event_type=event.type,
         event_source=event.source,
         event_subject=event.subject or "",
-        event_time=time_ns(event.time) if event.time else 0,
+        event_time=_in_64_bits(time_ns(event.time)) if event.time else 0,
         event_recorded=recorded,
     )
+
+
+def _in_64_bits(ns: int) -> int:
+    """Return a time as a record can carry it: 0, not known, for the years that 64 bits of nanoseconds do not reach."""
+    return ns if -(2**63) <= ns < 2**63 else 0
 
 
 def choose_site(candidates: Sequence[str], sites: Mapping[str, SiteStatus]) -> str:

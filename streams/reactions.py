@@ -9,7 +9,6 @@ Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is re
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, fire
 from upon.streams.matcher import Matcher
 from upon.streams.rules import Rule
+from upon.streams.wording import unexpected
 
 PRINCIPAL = "streams"
 """Who asks for the invocations that rules fire."""
@@ -29,6 +29,8 @@ ACTION = "run"
 """The one action of a rule: the key of the rule's spec that says what runs."""
 SLICE = 200
 """Events, or effects, after which others get their turn."""
+MAX_BAD = 100
+"""Elements of one batch record that are no events and get a letter each; of more, one letter tells for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +64,34 @@ def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int
     try:
         yield from _react(record, matcher, registry, now)
     except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"unexpected {type(error).__name__}: {error} ({where.name}, line {where.lineno}): please report it"
-        yield Reaction(letters=(letter(record, "streams", reason, now),))
+        yield Reaction(letters=(letter(record, "streams", unexpected(error), now),))
 
 
 def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
     batch, only = _is_batch(record), only_rule(record.headers)
     seen: set[tuple[str, str]] = set()
+    number = bad = 0
     fired: list[Fired] = []
     letters: list[DeadLetter] = []
     for number, event in enumerate(found):
+        if len(fired) + len(letters) >= SLICE or number % SLICE == SLICE - 1:
+            yield Reaction(tuple(fired), tuple(letters))
+            fired, letters = [], []
         position = number if batch else None
         if isinstance(event, EventError):
-            one = alone(record, position, None)
-            letters.append(letter(one, "streams", f"EventError: {event}", now, about=str(position)))
+            bad += 1
+            if bad <= MAX_BAD:
+                one = alone(record, position, event)
+                letters.append(letter(one, "streams", f"EventError: {event}", now, about=str(position)))
             continue
         scope = Scope(event)
-        matching = [rule for rule in matcher.match(scope.fields) if only in (None, rule.name)]
+        try:
+            matching = [rule for rule in matcher.match(scope.fields) if only in (None, rule.name)]
+        except Exception as error:  # a fault of ours
+            one = alone(record, position, event)
+            letters.append(letter(one, "streams", unexpected(error), now, about=str(position), event_id=event.id))
+            continue
         if only is not None and not matching:
             letters.append(_unmatched(record, position, event, only, now))
         for rule in matching:
@@ -103,9 +114,9 @@ def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: in
                         function=rule.function,
                     )
                 )
-        if len(fired) + len(letters) >= SLICE or number % SLICE == SLICE - 1:
-            yield Reaction(tuple(fired), tuple(letters))
-            fired, letters = [], []
+    if bad > MAX_BAD:
+        reason = f"EventError: {bad:,} of {number + 1:,} elements are no events; the first {MAX_BAD} have letters"
+        letters.append(letter(record, "streams", reason, now, about="others"))
     yield Reaction(tuple(fired), tuple(letters))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``, did you mean 'x'?`` when a known name is close, else nothing."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unexpected(error: BaseException) -> str:
+    """Return what a dead letter says of an exception that nobody foresaw."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__}: {error} ({where.name}, line {where.lineno}): please report it"
 
 
 def _short(text: str) -> str:

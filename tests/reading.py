@@ -46,7 +46,7 @@ class EventReader:
             self._heard = time.monotonic()
             for record in records:
                 self._positions[partition] = record.offset + 1
-                found = read_record(record.value, record.headers)
+                found = list(read_record(record.value, record.headers))
                 self.records.append(len(found))
                 for event in found:
                     assert isinstance(event, Event), event

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from upon.errors import EventError
 from upon.events import STRUCTURED, Event, Headers
 from upon.ids import dead_letter_id
 from upon.messages import MAX_PAYLOAD, DeadLetter
@@ -124,19 +125,20 @@ def letter(
     )
 
 
-def alone(record: Received, position: int | None, event: Event | None) -> Received:
+def alone(record: Received, position: int | None, event: Event | EventError) -> Received:
     """Return the record that holds one event of a record alone, in structured form; it can be published as it is.
 
     Args:
         position: which one of a batch record; None when the record holds one event: it stays as it is then.
-        event: the event; None when it is no event and its JSON must be taken from the record.
+        event: the event, or why it is none.
     """
     if position is None:
         return record
     try:
-        content = event.to_dict() if event is not None else msgspec.json.decode(record.value or b"")[position]
-        value = msgspec.json.encode(content)
-    except (msgspec.DecodeError, ValueError, TypeError, LookupError, RecursionError):  # it only looked like a batch
+        value = event.raw if isinstance(event, EventError) else msgspec.json.encode(event.to_dict())
+    except (ValueError, TypeError, RecursionError):  # it came from JSON, but not everything goes back
+        return record
+    if not value:  # it only looked like a batch
         return record
     headers = [one for one in record.headers if one[0].lower() != _TYPE]
     return replace(record, value=value, headers=(*headers, (_TYPE, STRUCTURED.encode())))

@@ -47,7 +47,13 @@ class InputError(UponError):
 
 
 class EventError(InputError):
-    """Not a CloudEvents 1.0 event."""
+    """Not a CloudEvents 1.0 event.
+
+    Attributes:
+        raw: of an event in a batch record, its JSON as far as there is any.
+    """
+
+    raw: bytes = b""
 
 
 class RuleError(InputError):

@@ -60,7 +60,7 @@ class Cause(Message, frozen=True, kw_only=True):
     event_type: str
     event_source: str
     event_subject: str = ""
-    event_time: int = 0  # the event's own time attribute
+    event_time: int = 0  # the event's own time attribute; 0 also when it is before 1678 or after 2262
     event_recorded: int = 0  # when Kafka had the event
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from upon.deadletters import ONLY_RULE, Received
 from upon.events import BATCH, Event, from_dict, time_ns
 from upon.ids import rule_invocation_id
-from upon.messages import MAX_PAYLOAD, FunctionRecord, SiteStatus
+from upon.messages import MAX_PAYLOAD, FunctionRecord, Invocation, SiteStatus, decode, encode
 from upon.registry import Registry
 from upon.serialize import loads_plain
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, choose_site, fire
 from upon.streams.matcher import Matcher
-from upon.streams.reactions import SLICE, Reaction
+from upon.streams.reactions import MAX_BAD, SLICE, Reaction
 from upon.streams.reactions import react as slices_of
 from upon.streams.rules import Rule, rule_from_spec
 
@@ -147,9 +148,72 @@ def test_a_batch_of_one_is_a_batch() -> None:
 
 
 def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
-    for bad in (b"[1,", b"  [Infinity]", b"[\xff]"):
+    for bad in (b"[1,", b'  ["a]', b"[1] 2"):
         (one,) = react(Received("t", 0, 0, None, bad), Matcher([rule()]), registry(), NOW).letters
         assert one.value == bad
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"data": 1e400}',
+        b'{"data": "\\ud800"}',
+        b'{"data": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        b"\xff",
+        b"tru",
+        b'{"id": ' + b"9" * 5_000 + b"}",
+        b"",
+    ],
+    ids=["1e400", "surrogate", "deep", "no UTF-8", "no JSON", "huge integer", "nothing"],
+)
+def test_one_element_that_is_no_json_leaves_its_neighbours_alone(bad: bytes) -> None:
+    one, two = (json.dumps(event(id=name).to_dict()).encode() for name in "12")
+    reaction = react(Received("t", 0, 0, None, b" [" + one + b"," + bad + b", " + two + b"]\n"), Matcher([rule()]),
+                     registry(), NOW)  # fmt: skip
+    assert [(fired.event.id, fired.position) for fired in reaction.fired] == [("1", 0), ("2", 2)]
+    (letter,) = reaction.letters
+    assert letter.value == bad or not bad
+    assert letter.reason.startswith("EventError: ")
+
+
+def test_a_batch_of_rubbish_has_few_letters_and_its_events_fire() -> None:
+    reaction = react(record(*[0] * 5_000, event(), batch=True), Matcher([rule()]), registry(), NOW)
+    assert len(reaction.fired) == 1
+    assert len(reaction.letters) == MAX_BAD + 1
+    assert "5,000 of 5,001 elements are no events" in reaction.letters[-1].reason
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0000-01-01T00:00:00+23:59"])
+def test_an_event_of_any_year_fires_and_can_be_written(time: str) -> None:
+    (fired,) = react(record(event(time=time)), Matcher([rule()]), registry(), NOW).fired
+    cause = fired.firing.invocation.cause
+    assert cause is not None
+    assert cause.event_time == 0
+    assert decode(encode(fired.firing.invocation), Invocation) == fired.firing.invocation
+
+
+@pytest.mark.parametrize("data", [10**400, {"a": [-(10**400)]}])
+def test_a_number_that_an_expression_cannot_have_is_a_letter_of_that_rule_alone(data: Any) -> None:
+    rules = [rule(name="reads", run={"args": ["${data}"]}), rule(name="plain", run={"args": []})]
+    reaction = react(record(event(data=data)), Matcher(rules), registry(), NOW)
+    assert [fired.firing.invocation.cause.rule for fired in reaction.fired] == ["plain"]  # type: ignore[union-attr]
+    assert [one.rule for one in reaction.letters] == ["reads"]
+
+
+def test_data_nested_as_deeply_as_json_may_be_stops_no_rule_that_does_not_read_it() -> None:
+    deep = json.dumps(event(data="DATA").to_dict()).encode().replace(b'"DATA"', b"[" * 850 + b"]" * 850)
+    rules = [rule(name="reads", run={"args": ["${data}"]}), rule(name="plain")]
+    reaction = react(Received("t", 0, 0, None, b"[" + deep + b"]"), Matcher(rules), registry(), NOW)
+    assert {fired.firing.invocation.cause.rule for fired in reaction.fired} >= {"plain"}  # type: ignore[union-attr]
+    assert len(reaction.fired) + len(reaction.letters) == 2
+
+
+@given(st.binary(max_size=40) | st.text('[]{},:"\\1e ', max_size=40).map(str.encode))
+def test_whatever_stands_between_good_events_the_answer_is_no_exception(bad: bytes) -> None:
+    one = json.dumps(event().to_dict()).encode()
+    reaction = react(Received("t", 0, 0, None, b"[" + one + b"," + bad + b"," + one + b"]"), Matcher([rule()]),
+                     registry(), NOW)  # fmt: skip
+    assert len(reaction.fired) + len(reaction.letters) >= 1
 
 
 def test_a_record_nested_without_end_is_a_dead_letter() -> None:

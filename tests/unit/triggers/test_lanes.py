@@ -103,13 +103,13 @@ def test_records_read_back_as_the_events_they_hold() -> None:
     record = queue.add(Entry(b"k", write_record([events[0]])[0]))
     assert record is not None
     assert (record.key, record.headers) == (b"k", [("content-type", STRUCTURED.encode())])
-    assert read_record(record.value, record.headers) == events[:1]
+    assert list(read_record(record.value, record.headers)) == events[:1]
     for event in events[1:]:
         queue.add(Entry(b"k" if event is events[1] else b"other", write_record([event])[0]))
     batch = queue.done(record)
     assert batch is not None
     assert (batch.key, batch.headers) == (None, [("content-type", BATCH.encode())])
-    assert read_record(batch.value, batch.headers) == events[1:]
+    assert list(read_record(batch.value, batch.headers)) == events[1:]
 
 
 @given(

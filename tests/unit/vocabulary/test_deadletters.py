@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upon.deadletters import MAX_REASON, Received, alone, letter, received, unwritten, with_values
+from upon.errors import EventError
 from upon.events import Event
 from upon.messages import MAX_PAYLOAD, MAX_RECORD, DeadLetter, Resolved, decode, encode
 
@@ -65,7 +66,7 @@ def test_ids_depend_on_the_place_the_part_and_the_matter_alone() -> None:
 @pytest.mark.parametrize("value", [b"", b"[1", b"[" * 100_000, b"{}", b"[]"])
 def test_what_only_looks_like_a_batch_stays_as_it_is(value: bytes) -> None:
     record = Received("t", 0, 0, None, value)
-    assert alone(record, 3, None) == record
+    assert alone(record, 3, EventError("no event")) == record
 
 
 def test_one_event_of_a_batch_can_be_published_alone() -> None:
