@@ -173,7 +173,7 @@ def test_the_size_that_is_counted_is_the_size_that_is_sent(spec: list[tuple[byte
         size = len(value or b"") + len(record.key or b"") + sum(len(n) + len(v) for n, v in headers)
         assert size <= 700 or len(record.entries) == 1
         assert dict(headers)["content-type"].decode() == (STRUCTURED if len(record.entries) == 1 else BATCH)
-        found = read_record(value, headers)
+        found = list(read_record(value, headers))
         keys = {one.key for one in found if isinstance(one, Event)}
         assert (record.key is None) == (len(keys) > 1 or keys == {None})
         seen += found
