@@ -153,10 +153,10 @@ def _ended(one: Result, site: str, now: int) -> Row:
 
 def _caused(cause: Cause | None) -> Row:
     if cause is None:
-        return {"rule": None, "rule_version": None, "event_id": None, "cause": None}
+        return {"rule": None, "rule_revision": None, "event_id": None, "cause": None}
     return {
         "rule": _text(cause.rule),
-        "rule_version": _integer(cause.rule_version),
+        "rule_revision": _integer(cause.rule_revision),
         "event_id": _text(cause.event_id),
         "cause": encode(cause),
     }

@@ -3,8 +3,9 @@
 A write is serialized with all others, acknowledged by Kafka, and taken in through the same log that feeds every
 part: the registry here never shows what Kafka does not have, and the next request sees the write.
 
-Versions: the same code under the same name is the same version; other code is the next one. A rule's version
-goes up when its spec changes and never back, also not after delete and apply: invocation ids derive from it.
+Versions: the same code under the same name is the same version; other code is the next one. What a request makes
+of the rules is computed by `upon.service.rule_changes`. Numbers are given under one lock, by one function (`_write`):
+with several replicas, whichever of them writes must be the only one.
 
 Not here: who may write (`auth`), what a rule means (`upon.streams.rules`).
 """
@@ -15,12 +16,12 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
 
 from upon.code_hash import code_hash
-from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, RuleNotFound, SiteNotFound
+from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, SiteNotFound
 from upon.kafka.follow import follow
 from upon.logs import get_logger
 from upon.messages import (
@@ -28,7 +29,6 @@ from upon.messages import (
     FunctionCode,
     FunctionRecord,
     RegistryRecord,
-    RuleRecord,
     SiteStatus,
     decode,
     encode,
@@ -36,22 +36,15 @@ from upon.messages import (
 )
 from upon.registry import Registry
 from upon.service.outbox import Outbox, Place
+from upon.service.rule_changes import Plan, RuleChange
 from upon.topics import Topics, checked_site
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MAX_SOURCE = 1024 * 1024
 """Bytes of source text kept with a function, for people."""
+R = TypeVar("R", bound=RegistryRecord)
 _any_record: Any = RegistryRecord  # a union: mypy takes it for no type that can be passed
 log = get_logger(__name__)
-
-
-class ParsedRule(Protocol):
-    """What the registrar needs of a rule: its name, and its spec as plain data."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def spec(self) -> dict[str, Any]: ...
 
 
 class Registrar:
@@ -145,60 +138,30 @@ class Registrar:
         log.info("function registered", action="register", function=name, version=record.version, code=code.hash)
         return record
 
-    async def apply_rules(self, rules: Sequence[ParsedRule], *, file: str, principal: str) -> list[RuleRecord]:
-        """Put rules in force, all or none; return their records, in the order given. Unchanged ones stay as they are.
+    async def change_rules(self, planned: Callable[[Registry], Plan]) -> tuple[RuleChange, ...]:
+        """Do what `planned` makes of the registry, all or nothing; return once it is in force.
 
         Raises:
-            InputError: two rules have one name.
-        """
-        names = [rule.name for rule in rules]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"rules: the name {twice[0]!r} is used twice in {file}")
-        async with self._writing:
-            records = [self._next_rule(rule, file, principal) for rule in rules]
-            new = [record for record in records if self.registry.rules.get(record.name) != record]
-            await self._write(new)
-        for record in new:
-            log.info("rule applied", action="apply", rule=record.name, version=record.version)
-        return records
-
-    async def delete_rule(self, name: str, principal: str) -> RuleRecord:
-        """Put a rule out of force; return what it was.
-
-        Raises:
-            RuleNotFound: there is none of this name; the message names what there is.
+            PayloadTooLarge: a rule, or all changes together, fit into no record. Nothing changed.
+            UponError: what `planned` raises. Nothing changed.
         """
         async with self._writing:
-            found = self.registry.rules.get(name)
-            if found is None:
-                known = ", ".join(sorted(self.registry.rules)) or "none yet"
-                raise RuleNotFound(f"rule {name!r} does not exist; there are: {known}")
-            gone = RuleRecord(
-                name=name,
-                version=found.version,
-                spec=found.spec,
-                file=found.file,
-                principal=principal,
-                created=time.time_ns(),
-                deleted=True,
-            )
-            await self._write([gone])
-        log.info("rule deleted", action="delete", rule=name, version=found.version)
-        return found
-
-    def _next_rule(self, rule: ParsedRule, file: str, principal: str) -> RuleRecord:
-        live = self.registry.rules.get(rule.name)
-        last = live or self.registry.deleted_rules.get(rule.name)
-        same = last is not None and last.spec == rule.spec
-        if live is not None and same:
-            return live
-        version = 1 if last is None else last.version if same else last.version + 1
-        return RuleRecord(
-            name=rule.name, version=version, spec=rule.spec, file=file, principal=principal, created=time.time_ns()
-        )
+            plan = planned(self.registry)
+            revisions = [_checked(one, f"rule {one.name!r}") for one in plan.revisions]
+            activations = [_checked(one, "the changes of this request") for one in (plan.activations,) if one]
+            await self._write(revisions)  # without an activation they mean nothing
+            await self._write(activations)
+        for change in plan.changes:
+            if change.change != "unchanged":
+                log.info("rule changed", action="rules", rule=change.name, revision=change.activation.revision,
+                         change=change.change)  # fmt: skip
+        return plan.changes
 
     async def _write(self, records: Sequence[RegistryRecord]) -> None:
-        """Write records; return once Kafka has them all and the registry here shows them."""
+        """Write records; return once Kafka has them all and the registry here shows them.
+
+        The one place where a version or a number is given: under `_writing`, from a registry that shows all before.
+        """
         acks = [await self._outbox.send(self._topics.registry, encode(r), registry_key(r)) for r in records]
         places: list[Place] = [await ack for ack in acks]
         last = max((place.offset for place in places), default=-1)
@@ -215,7 +178,7 @@ class Registrar:
             elif record.value is None:
                 self.registry.remove(record.key or b"")
             else:
-                self.registry.apply(decode(record.value, _any_record))
+                self.registry.apply(decode(record.value, _any_record), record.timestamp * 1_000_000)
         except (InputError, ConfigError, ValueError) as error:
             origin = f"{record.topic}/{record.partition}/{record.offset}"
             log.error("passed over a record of the registry that cannot be read", action="follow", origin=origin,
@@ -234,6 +197,13 @@ class Registrar:
         if new:
             for listener in self.site_listeners:
                 listener()
+
+
+def _checked(record: R, what: str) -> R:
+    """Return a record that Kafka will take. Raises PayloadTooLarge."""
+    if (size := len(encode(record))) > MAX_PAYLOAD:
+        raise PayloadTooLarge(f"{what}: {size:,} bytes as a record, the limit is {MAX_PAYLOAD:,}: nothing was changed")
+    return record
 
 
 def check_code(code: FunctionCode) -> None:

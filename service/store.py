@@ -175,7 +175,7 @@ def _upserts(dialect: str) -> tuple[Insert, ...]:
     unnamed = tasks.c.function == literal_column("''")  # a row that only a `started` has made
 
     accepted = upsert(tasks)
-    filled = ("function", "version", "site", "principal", "items", "submitted", "rule", "rule_version", "event_id")
+    filled = ("function", "version", "site", "principal", "items", "submitted", "rule", "rule_revision", "event_id")
     accepted = accepted.on_conflict_do_update(
         index_elements=["id"],
         set_={name: accepted.excluded[name] for name in (*filled, "cause", "accepted")},
@@ -189,7 +189,7 @@ def _upserts(dialect: str) -> tuple[Insert, ...]:
     )
     ended = upsert(tasks)
     said = ("status", "attempts", "worker", "started", "finished", "stored", "error", "result")
-    named = ("function", "version", "items", "rule", "rule_version", "event_id", "cause")
+    named = ("function", "version", "items", "rule", "rule_revision", "event_id", "cause")
     ended = ended.on_conflict_do_update(
         index_elements=["id"],
         set_={name: ended.excluded[name] for name in said}

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-FORM = 1
+FORM = 2
 """Raise it when a table changes: the store is then built again from Kafka, as far back as its topics reach."""
 
 metadata = MetaData()
@@ -39,7 +39,7 @@ tasks = Table(
     Column("status", String, nullable=False),
     Column("principal", String, nullable=False, server_default=""),
     Column("rule", String),
-    Column("rule_version", BigInteger),
+    Column("rule_revision", BigInteger),
     Column("event_id", String),
     Column("items", BigInteger, nullable=False, server_default="0"),
     Column("attempts", BigInteger, nullable=False, server_default="0"),

@@ -15,7 +15,8 @@ from upon.messages import (
     DeadLetter,
     FunctionRecord,
     Result,
-    RuleRecord,
+    RuleActivation,
+    RuleRevision,
     SiteStatus,
     Timings,
     decode,
@@ -51,14 +52,20 @@ def function(record: FunctionRecord) -> api.Function:
     )
 
 
-def rule(record: RuleRecord) -> api.Rule:
+def rule(revision: RuleRevision, activation: RuleActivation, since: int = 0, change: str = "") -> api.Rule:
+    """Return a rule as it stands (or stood): its wording and what was said of it."""
     return api.Rule(
-        name=record.name,
-        version=record.version,
-        spec=record.spec,
-        file=record.file,
-        principal=record.principal,
-        created=moment(record.created) or "",
+        name=revision.name,
+        revision=activation.revision,
+        epoch=activation.epoch,
+        enabled=activation.enabled and revision.spec.get("enabled", True) is True,
+        disabled_by_hand=not activation.enabled,
+        spec=revision.spec,
+        file=activation.file,
+        principal=revision.principal,
+        created=moment(revision.created) or "",
+        since=moment(since) or "",
+        change=change,
     )
 
 
@@ -146,7 +153,7 @@ def _task(row: Row[Any]) -> dict[str, Any]:
         "site": row.site,
         "status": row.status,
         "rule": row.rule,
-        "rule_version": row.rule_version,
+        "rule_revision": row.rule_revision,
         "event_id": row.event_id,
         "submitted": moment(row.submitted),
         "started": moment(row.started),
@@ -168,6 +175,8 @@ def _event(cause: Cause) -> api.TaskCause:
         source=cause.event_source,
         subject=cause.event_subject,
         time=moment(cause.event_time),
+        root=cause.root or cause.event_id,
+        depth=cause.depth,
     )
 
 

@@ -91,7 +91,7 @@ class EventAgent:
         self.offsets.open(work.partition, work.offset)
         self._in_hand += 1
         self._idle.clear()
-        for reaction in react(record, self._catalogue.matcher, self._catalogue.registry, now):
+        for reaction in react(record, self._catalogue.rules, self._catalogue.registry, now):
             for fired in reaction.fired:
                 self._fire(work, record, fired, now)
             for about in reaction.letters:

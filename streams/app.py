@@ -67,7 +67,7 @@ async def main(part: Part, settings: Settings) -> None:
             try:
                 await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
                 if assigned.done():
-                    part.ready(group=app.conf.id, rules=len(catalogue.matcher))
+                    part.ready(group=app.conf.id, rules=len(catalogue.rules))
                     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not part.stopping.is_set():
                     _raise_what_ended(app, processing, committing, following, sending)
@@ -98,7 +98,7 @@ async def _catalogue(settings: Settings) -> AsyncIterator[tuple[Catalogue, async
 
     def take(record: Any) -> None:
         if record.topic == topics.registry:
-            catalogue.take_registry(record.key or b"", record.value)
+            catalogue.take_registry(record.key or b"", record.value, record.timestamp * 1_000_000)
         else:
             catalogue.take_site(record.value)
 

@@ -1,19 +1,23 @@
 """What a stream worker knows of the world: rules, functions and sites, as the registry's topics tell it.
 
 Fed with records in order; changed rules are compiled, and the index over all is rebuilt, when it is next needed: the
-topic may hold many versions of a rule, of which only the newest counts. A record that does not parse is logged and
-left out: the service checks rules before it writes them, so this is a version skew.
+topic holds many revisions of a rule, of which few decide over anything. A record or a rule that cannot be read is
+logged and left out, and the others work: the service checks rules before it writes them, so this is a version skew.
 Not here: reading the topics (`upon.kafka.follow`).
 """
 
 from __future__ import annotations
 
-from upon.errors import InputError, RuleError
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from upon.errors import InputError
 from upon.logs import get_logger
-from upon.messages import RegistryRecord, RuleRecord, SiteStatus, decode
-from upon.registry import Registry
-from upon.streams.matcher import Matcher
-from upon.streams.rules import Rule, rule_from_spec
+from upon.messages import RegistryRecord, RuleActivations, SiteStatus, decode
+from upon.registry import Registry, Standing
+from upon.streams.rules import FOREVER, Rule, rule_from_spec
+from upon.streams.timeline import RulesOverTime
 
 log = get_logger(__name__)
 
@@ -23,34 +27,36 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self._rules: dict[str, Rule] = {}
-        self._changed: dict[str, RuleRecord | None] = {}  # since the index was built; None: gone
-        self._matcher: Matcher[Rule] | None = None
+        self._current: dict[str, Rule] = {}
+        self._changed: set[str] = set()  # rules, since the index was built
+        self._changed_at = 0
+        self._rules = RulesOverTime()
 
     @property
-    def matcher(self) -> Matcher[Rule]:
+    def rules(self) -> RulesOverTime:
         """The index over all rules; immutable, a new one after each change."""
-        if self._matcher is None or self._changed:
-            changed, self._changed = self._changed, {}
-            for name, record in changed.items():
-                self._compile(name, record)
-            self._matcher = Matcher([self._rules[name] for name in sorted(self._rules)])
-        return self._matcher
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            for name in changed:
+                self._put_in_force(name)
+            self._rules = RulesOverTime(self._current.values(), self._changed_at, self._past)
+        return self._rules
 
-    def take_registry(self, key: bytes, value: bytes | None) -> None:
-        """Take in a record of the registry's topic; no value is a tombstone."""
+    def take_registry(self, key: bytes, value: bytes | None, recorded: int) -> None:
+        """Take in a record of the registry's topic; no value is a tombstone. `recorded`: when Kafka had it, ns."""
         try:
             if value is None:
                 self.registry.remove(key)
-                self._forget(key)
                 return
             record: RegistryRecord = decode(value, RegistryRecord)  # type: ignore[arg-type]
         except (InputError, ValueError) as error:
             log.error("a registry record is left out", action="registry", key=repr(key), error=str(error))
             return
-        self.registry.apply(record)
-        if isinstance(record, RuleRecord):
-            self._changed[record.name] = None if record.deleted else record
+        self.registry.apply(record, recorded)
+        if isinstance(record, RuleActivations):
+            for one in record.rules:
+                self._changed.add(one.rule)
+                self._changed_at = max(self._changed_at, self.registry.timelines[one.rule][-1].since)
 
     def take_site(self, value: bytes | None) -> None:
         """Take in a record of the sites' topic."""
@@ -61,19 +67,29 @@ class Catalogue:
         except InputError as error:
             log.error("a site record is left out", action="registry", error=str(error))
 
-    def _compile(self, name: str, record: RuleRecord | None) -> None:
-        self._rules.pop(name, None)
-        if record is None:
-            log.debug("rule removed", action="registry", rule=name)
-            return
-        try:
-            self._rules[name] = rule_from_spec(record.spec, version=record.version, file=record.file)
-        except RuleError as error:
-            log.error("a rule does not work", action="registry", rule=name, error=str(error))
-        else:
-            log.debug("rule in force", action="registry", rule=name, version=record.version)
+    def _put_in_force(self, name: str) -> None:
+        self._current.pop(name, None)
+        timeline = self.registry.timelines.get(name)
+        if timeline and (rule := self._compiled(timeline[-1], FOREVER)) is not None:
+            self._current[name] = rule
+            log.debug("rule in force", action="registry", rule=name, revision=rule.revision)
 
-    def _forget(self, key: bytes) -> None:
-        kind, _, name = key.decode().partition("/")
-        if kind == "rule":
-            self._changed[name] = None
+    def _past(self) -> Iterator[Rule]:
+        for timeline in self.registry.timelines.values():
+            for one, following in pairwise(timeline):
+                if one.since < following.since and (rule := self._compiled(one, following.since)) is not None:
+                    yield rule
+
+    def _compiled(self, standing: Standing, until: int) -> Rule | None:
+        """Return the rule that fires while it stands so; None when none does."""
+        activation = standing.activation
+        if standing.deleted or not activation.enabled:
+            return None
+        try:
+            revision = self.registry.revision(activation.rule, activation.revision)
+            rule = rule_from_spec(revision.spec, revision=revision.revision, file=activation.file)
+        except Exception as error:  # whatever one rule does to the code that reads it: the others must work
+            log.error("a rule does not work and is left out", action="registry", rule=activation.rule,
+                      revision=activation.revision, error=f"{type(error).__name__}: {error}")  # fmt: skip
+            return None
+        return replace(rule, epoch=activation.epoch, since=standing.since, until=until)

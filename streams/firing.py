@@ -1,7 +1,7 @@
 """What a rule does with an event that its pattern matches: an invocation for a site, nothing, or a reason why not.
 
-Pure: equal arguments give equal answers, and the id of an invocation depends on rule, version and `once` alone, so a
-replay gives the same id. A template or condition that fails for an event is a `Refusal`, never an exception.
+Pure: equal arguments give equal answers, and the id of an invocation depends on rule, action, epoch and `once` alone,
+so a replay gives the same id. A template or condition that fails for an event is a `Refusal`, never an exception.
 Guarantee: the payload is plain data; nothing here can unpickle. Not here: Kafka, batches (`upon.streams.reactions`).
 """
 
@@ -17,7 +17,7 @@ from upon.messages import Cause, Invocation, SiteStatus
 from upon.registry import Registry
 from upon.serialize import dumps_plain
 from upon.streams.conditions import EvaluationError, Scope
-from upon.streams.rules import Rule
+from upon.streams.rules import ACTION, Rule
 from upon.streams.wording import unexpected
 
 
@@ -41,7 +41,7 @@ def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing 
     """Decide what `rule` does with the event of `scope`, which its pattern matches.
 
     Args:
-        rule: with its version in the registry.
+        rule: with its revision and epoch in the registry.
         scope: the event.
         registry: functions and sites as they are now.
         recorded: when Kafka had the event, ns since the epoch.
@@ -68,7 +68,7 @@ def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing 
     except Exception as error:  # a fault of ours, or data nested beyond Python: this event, this rule, nothing else
         return Refusal(rule.name, f"rule {rule.name}: {field}: {unexpected(error)}")
     invocation = Invocation(
-        id=rule_invocation_id(rule.name, rule.version, once),
+        id=rule_invocation_id(rule.name, ACTION, rule.epoch, once),
         code=function.code,
         function=function.name,
         version=function.version,
@@ -89,7 +89,9 @@ def cause(rule: Rule, event: Event, recorded: int) -> Cause:
     """Return what made the rule fire, as it travels with the invocation."""
     return Cause(
         rule=rule.name,
-        rule_version=rule.version,
+        rule_revision=rule.revision,
+        action=ACTION,
+        epoch=rule.epoch,
         event_id=event.id,
         event_type=event.type,
         event_source=event.source,

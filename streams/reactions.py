@@ -9,8 +9,9 @@ Pure: no clock, no Kafka. Guarantee: whatever is in the record, the answer is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from upon.deadletters import Received, alone, letter, only_rule
 from upon.errors import EventError
@@ -19,7 +20,6 @@ from upon.messages import DeadLetter
 from upon.registry import Registry
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, fire
-from upon.streams.matcher import Matcher
 from upon.streams.rules import Rule
 from upon.streams.wording import unexpected
 
@@ -50,24 +50,31 @@ class Reaction:
     letters: tuple[DeadLetter, ...] = ()
 
 
-def react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Iterator[Reaction]:
+class Rules(Protocol):
+    """The rules, each for its time."""
+
+    def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
+        """Return the rules whose pattern an event matches that Kafka had at `at`, ns since the epoch."""
+
+
+def react(record: Received, rules: Rules, registry: Registry, now: int) -> Iterator[Reaction]:
     """Return what a record causes, a slice of its events at a time: a record may hold hundreds of thousands.
 
     Of invocations of one record with the same site and id only the first is kept.
 
     Args:
-        record: as Kafka delivered it.
-        matcher: over all rules.
+        record: as Kafka delivered it; when Kafka had it decides which revisions it meets.
+        rules: all of them.
         registry: functions and sites as they are now.
         now: ns since the epoch.
     """
     try:
-        yield from _react(record, matcher, registry, now)
+        yield from _react(record, rules, registry, now)
     except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
         yield Reaction(letters=(letter(record, "streams", unexpected(error), now),))
 
 
-def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: int) -> Iterator[Reaction]:
+def _react(record: Received, rules: Rules, registry: Registry, now: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
     batch, only = _is_batch(record), only_rule(record.headers)
     seen: set[tuple[str, str]] = set()
@@ -87,7 +94,7 @@ def _react(record: Received, matcher: Matcher[Rule], registry: Registry, now: in
             continue
         scope = Scope(event)
         try:
-            matching = [rule for rule in matcher.match(scope.fields) if only in (None, rule.name)]
+            matching = [rule for rule in rules.match(scope.fields, record.recorded) if only in (None, rule.name)]
         except Exception as error:  # a fault of ours
             one = alone(record, position, event)
             letters.append(letter(one, "streams", unexpected(error), now, about=str(position), event_id=event.id))

@@ -2,7 +2,7 @@
 
     parse_rules(text, file)     all rules of a file, or the first error
     check_rules(text, file)     every error of a file, each with line, column, field, problem
-    rule_specs(text, file)      (name, spec) of each rule: what `RuleRecord.spec` keeps
+    rule_specs(text, file)      (name, spec) of each rule: what `RuleRevision.spec` keeps
     rule_from_spec(spec)        the rule again, compiled
 
 Guarantees: a `Rule` that exists is compiled whole: pattern, expressions, templates. Every error is a `RuleError`.
@@ -32,6 +32,9 @@ Problem = tuple[Path, str]
 
 FILE_KEYS = ("version", "rules")
 VERSION = 1
+ACTION = "run"
+"""The name of a rule's one action."""
+FOREVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +44,9 @@ class Rule:
     Attributes:
         name: unique among the rules.
         spec: what stood in the YAML, as plain data.
-        version: of the rule in the registry, from 1; 0 when it is not from there.
+        revision: of the rule in the registry, from 1; 0 when it is not from there.
+        epoch: raised when somebody asks that the rule fires again for what it has fired for.
+        since, until: which events it is for, by when Kafka had them, ns since the epoch; `until` is not included.
         enabled: a disabled rule is kept and does nothing.
         pattern, where, once: which events it is for, under what condition, and what makes two firings the same.
         function, function_version: what it runs; None = the newest version.
@@ -64,7 +69,10 @@ class Rule:
     retry: Retry = field(default_factory=Retry)
     description: str = ""
     enabled: bool = True
-    version: int = 0
+    revision: int = 0
+    epoch: int = 1
+    since: int = 0
+    until: int = FOREVER
 
 
 def parse_rules(text: str, file: str = "<rules>") -> list[Rule]:
@@ -93,18 +101,18 @@ def rule_specs(text: str, file: str = "<rules>") -> list[tuple[str, dict[str, An
     return [(rule.name, rule.spec) for rule in parse_rules(text, file)]
 
 
-def rule_from_spec(spec: dict[str, Any], *, version: int = 0, file: str = "<rules>") -> Rule:
+def rule_from_spec(spec: dict[str, Any], *, revision: int = 0, file: str = "<rules>") -> Rule:
     """Return the rule that plain data describes.
 
     Args:
-        spec: as in `RuleRecord.spec`.
-        version: the record's version.
+        spec: as in `RuleRevision.spec`.
+        revision: the record's number.
         file: for the error's message.
 
     Raises:
         RuleError: the first thing that is wrong; without line and column.
     """
-    rule, problems = _compile(spec, version)
+    rule, problems = _compile(spec, revision)
     if rule is None:
         path, problem = problems[0]
         raise RuleError(problem, file=file, field=field_name(path))
@@ -147,7 +155,7 @@ def _file_problems(data: Any) -> list[Problem]:
     return problems
 
 
-def _compile(spec: Any, version: int) -> tuple[Rule | None, list[Problem]]:
+def _compile(spec: Any, revision: int) -> tuple[Rule | None, list[Problem]]:
     """Return the rule, or None and everything that is wrong."""
     if not isinstance(spec, dict):
         return None, [((), f"a rule is a mapping with the keys name, upon and run, not {article(spec)}")]
@@ -181,7 +189,7 @@ def _compile(spec: Any, version: int) -> tuple[Rule | None, list[Problem]]:
         retry=_retry(shape.run.retry),
         description=shape.description,
         enabled=shape.enabled,
-        version=version,
+        revision=revision,
     ), []
 
 

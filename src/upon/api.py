@@ -61,19 +61,29 @@ class Function(Body, frozen=True, kw_only=True):
 
 
 class NewRules(Body, frozen=True, kw_only=True):
-    """Rules as YAML text; applied all or none. `file` is for messages only."""
+    """Rules as YAML text; applied all or none. `file` says where they came from, in messages and for `prune`."""
 
     yaml: str
     file: str = "<rules>"
+    again: bool = False  # raise their epochs: they fire again for what they have fired for
+    prune: bool = False  # delete what came from `file` before and is not in it any more
 
 
 class Rule(Body, frozen=True, kw_only=True):
+    """A rule as it stands. `change`: what the request made of it (new, changed, unchanged, deleted …)."""
+
     name: str
-    version: int
+    revision: int  # 0 = deleted; `spec` is what it was
+    epoch: int
+    enabled: bool  # whether it fires: neither its spec nor anybody by hand says no
+    disabled_by_hand: bool
     spec: dict[str, Any]
     file: str
     principal: str
-    created: str
+    created: str  # this revision
+    since: str  # it stands as it does
+    change: str = ""
+    warnings: list[str] = []
 
 
 class NewInvocation(Body, frozen=True, kw_only=True):
@@ -117,6 +127,8 @@ class TaskCause(Body, frozen=True, kw_only=True):
     source: str
     subject: str
     time: str | None
+    root: str  # id of the event with which the chain of firings began
+    depth: int  # firings in the chain, this one included
 
 
 class Task(Body, frozen=True, kw_only=True):
@@ -128,7 +140,7 @@ class Task(Body, frozen=True, kw_only=True):
     site: str
     status: Status
     rule: str | None
-    rule_version: int | None
+    rule_revision: int | None
     event_id: str | None
     submitted: str | None
     started: str | None

@@ -20,18 +20,21 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def rule_invocation_id(rule: str, version: int, once: str) -> str:
-    """Return the id of the invocation that `version` of `rule` fires for the key `once`.
+def rule_invocation_id(rule: str, action: str, epoch: int, once: str) -> str:
+    """Return the id of the invocation that `action` of `rule` fires for the key `once`.
+
+    Not the rule's revision: an edit of its description is no reason to run a thing again.
 
     Args:
         rule: the rule's name.
-        version: the rule's version, from 1.
+        action: the action's name within the rule.
+        epoch: the rule's epoch, from 1; raised when somebody asks that it fires again.
         once: what makes two firings the same: the value of the rule's `once`, or source and id of the event.
 
     Returns:
         A UUIDv5 (RFC 9562), 36 characters; equal arguments give equal ids on every machine.
     """
-    return str(uuid.uuid5(RULE_INVOCATIONS, f"{rule}\x00{version}\x00{once}"))
+    return str(uuid.uuid5(RULE_INVOCATIONS, f"{rule}\x00{action}\x00{epoch}\x00{once}"))
 
 
 def dead_letter_id(origin: str, part: str, about: str) -> str:

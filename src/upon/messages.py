@@ -3,7 +3,7 @@
     upon.invocations.<site>   InvocationBatch
     upon.control.<site>       Cancel
     upon.results              ResultBatch
-    upon.registry             FunctionCode | FunctionRecord | RuleRecord     (key: `registry_key`)
+    upon.registry             FunctionCode | FunctionRecord | RuleRevision | RuleActivations    (key: `registry_key`)
     upon.sites                SiteStatus
     upon.deadletter           DeadLetter | Resolved
 
@@ -52,16 +52,25 @@ class Retry(Message, frozen=True, kw_only=True):
 
 
 class Cause(Message, frozen=True, kw_only=True):
-    """What made a rule fire."""
+    """What made a rule fire, and the chain of rules and events that led there."""
 
     rule: str
-    rule_version: int
+    rule_revision: int
     event_id: str
     event_type: str
     event_source: str
     event_subject: str = ""
     event_time: int = 0  # the event's own time attribute; 0 also when it is before 1678 or after 2262
     event_recorded: int = 0  # when Kafka had the event
+    action: str = "run"  # which of the rule's actions; a name within the rule
+    epoch: int = 1  # of the rule: raised when somebody asks that it fires again for what it has fired for
+    root: str = ""  # id of the event with which the chain began; empty: this event
+    chain: dict[str, int] = {}  # rule → how often it fired in the chain, this firing included; empty: this one alone
+
+    @property
+    def depth(self) -> int:
+        """How many firings the chain has, this one included."""
+        return sum(self.chain.values()) or 1
 
 
 class Invocation(Message, frozen=True, kw_only=True):
@@ -186,16 +195,33 @@ class FunctionRecord(Message, frozen=True, kw_only=True, tag="function"):
     created: int = 0
 
 
-class RuleRecord(Message, frozen=True, kw_only=True, tag="rule"):
-    """A version of a rule. `spec` is what stood in the YAML, as plain data."""
+class RuleRevision(Message, frozen=True, kw_only=True, tag="rule"):
+    """One wording of a rule, never changed. `spec` is what stood in the YAML, as plain data."""
 
     name: str
-    version: int
+    revision: int  # from 1; a number is never given twice
     spec: dict[str, Any]
-    file: str = ""
     principal: str = ""
     created: int = 0
-    deleted: bool = False  # the rule no longer fires; kept, for a version must never be given twice
+
+
+class RuleActivation(Message, frozen=True, kw_only=True):
+    """How one rule stands from a moment on: which revision is in force."""
+
+    rule: str
+    revision: int = 0  # 0 = none: the rule is deleted
+    enabled: bool = True  # false: somebody disabled it by hand; its spec may do so, too
+    epoch: int = 1  # as in `Cause`
+    file: str = ""  # where its YAML came from
+
+
+class RuleActivations(Message, frozen=True, kw_only=True, tag="activations"):
+    """What one request changed of the rules, all of it or nothing. In force from the moment that Kafka had it."""
+
+    number: int  # from 1, in the order of the requests
+    rules: tuple[RuleActivation, ...]
+    action: str = "apply"  # what was asked: apply, delete, enable, disable, rollback, prune
+    principal: str = ""
 
 
 class ManagerStatus(Message, frozen=True, kw_only=True):
@@ -268,7 +294,7 @@ class Resolved(Message, frozen=True, kw_only=True, tag="resolved"):
     at: int = 0
 
 
-RegistryRecord = FunctionCode | FunctionRecord | RuleRecord
+RegistryRecord = FunctionCode | FunctionRecord | RuleRevision | RuleActivations
 DeadLetterRecord = DeadLetter | Resolved
 
 M = TypeVar("M")
@@ -300,11 +326,16 @@ def decode(data: bytes | memoryview, kind: type[M]) -> M:
 
 
 def registry_key(record: RegistryRecord) -> bytes:
-    """Return the key of a registry record: ``kind/name``, with the version where versions are kept apart."""
+    """Return the key of a registry record: ``kind/name``, with the version where versions are kept apart.
+
+    Activations have a key each, so that compaction keeps the history that decides over events read late.
+    """
     match record:
         case FunctionCode(hash=code):
             return f"code/{code}".encode()
         case FunctionRecord(name=name, version=version):
             return f"function/{name}@{version}".encode()
-        case RuleRecord(name=name):
-            return f"rule/{name}".encode()
+        case RuleRevision(name=name, revision=revision):
+            return f"rule/{name}@{revision}".encode()
+        case RuleActivations(number=number):
+            return f"activations/{number}".encode()

@@ -1,40 +1,95 @@
-"""The registry as a part sees it: the newest record of every function, rule and site.
+"""The registry as a part sees it: every function, every revision of a rule and how the rules stood when, every site.
 
 A pure view over the compacted topics `upon.registry` and `upon.sites`: feed it records in order, ask it names.
-Whoever holds one keeps it fed with `upon.kafka.streams.follow`. Not here: writing (the service alone does).
+Whoever holds one keeps it fed with `upon.kafka.follow`. Not here: writing (the service alone does).
+
+A rule's timeline is what decides which revision an event meets, by the broker's clock on both sides:
+
+    activations 1          4            9                 number, and when Kafka had it
+    ────────────●──────────●────────────●──────────▶
+    rule "a":   a@1        a@2          deleted           `timelines["a"]`: three standings
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from upon.errors import FunctionNotFound
-from upon.messages import FunctionCode, FunctionRecord, RegistryRecord, RuleRecord, SiteStatus
+from upon.errors import FunctionNotFound, RuleNotFound
+from upon.messages import (
+    FunctionCode,
+    FunctionRecord,
+    RegistryRecord,
+    RuleActivation,
+    RuleActivations,
+    RuleRevision,
+    SiteStatus,
+)
+
+R = TypeVar("R")
+NAMED = 20
+"""So many names an error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a rule stands from a moment on.
+
+    Attributes:
+        since: when Kafka had the activations, ns since the epoch, the broker's clock.
+        number, action, principal: of the activations.
+        activation: the rule's own part of them.
+    """
+
+    since: int
+    number: int
+    action: str
+    principal: str
+    activation: RuleActivation
+
+    @property
+    def deleted(self) -> bool:
+        return self.activation.revision == 0
 
 
 @dataclass(slots=True)
 class Registry:
-    """Functions by name and version, code by hash, rules in force by name, deleted rules by name, sites by name."""
+    """Functions by name and version, code by hash, rules by name and revision, their timelines, sites by name."""
 
     code: dict[str, FunctionCode] = field(default_factory=dict)
     functions: dict[str, dict[int, FunctionRecord]] = field(default_factory=dict)
-    rules: dict[str, RuleRecord] = field(default_factory=dict)
-    deleted_rules: dict[str, RuleRecord] = field(default_factory=dict)
+    revisions: dict[str, dict[int, RuleRevision]] = field(default_factory=dict)
+    timelines: dict[str, list[Standing]] = field(default_factory=dict)
+    activations: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Which rules each number is about."""
     sites: dict[str, SiteStatus] = field(default_factory=dict)
 
-    def apply(self, record: RegistryRecord) -> None:
-        """Take in one record; a newer one of the same key replaces the older."""
+    def apply(self, record: RegistryRecord, recorded: int = 0) -> None:
+        """Take in one record; a newer one of the same key replaces the older.
+
+        Args:
+            recorded: when Kafka had it, ns since the epoch.
+        """
         match record:
             case FunctionCode():
                 self.code[record.hash] = record
             case FunctionRecord():
                 self.functions.setdefault(record.name, {})[record.version] = record
-            case RuleRecord(name=name, deleted=True):
-                self.rules.pop(name, None)
-                self.deleted_rules[name] = record
-            case RuleRecord(name=name):
-                self.deleted_rules.pop(name, None)
-                self.rules[name] = record
+            case RuleRevision():
+                self.revisions.setdefault(record.name, {})[record.revision] = record
+            case RuleActivations():
+                self._activate(record, recorded)
+
+    def _activate(self, record: RuleActivations, recorded: int) -> None:
+        self._forget_activations(record.number)
+        self.activations[record.number] = tuple(one.rule for one in record.rules)
+        for one in record.rules:
+            timeline = self.timelines.setdefault(one.rule, [])
+            # A broker's clock may be set back, and another broker's be behind: what comes later counts from later on.
+            since = max(recorded, timeline[-1].since) if timeline else recorded
+            timeline.append(Standing(since, record.number, record.action, record.principal, one))
 
     def remove(self, key: bytes) -> None:
         """Take in a tombstone: a key of `upon.messages.registry_key` whose record was deleted."""
@@ -43,13 +98,60 @@ class Registry:
             case "code":
                 self.code.pop(name, None)
             case "function":
-                name, _, version = name.rpartition("@")
-                self.functions.get(name, {}).pop(int(version), None)
-                if not self.functions.get(name):
-                    self.functions.pop(name, None)
+                _remove_version(self.functions, name)
             case "rule":
-                self.rules.pop(name, None)
-                self.deleted_rules.pop(name, None)
+                _remove_version(self.revisions, name)
+            case "activations":
+                self._forget_activations(int(name))
+
+    def _forget_activations(self, number: int) -> None:
+        for rule in self.activations.pop(number, ()):
+            left = [one for one in self.timelines.get(rule, ()) if one.number != number]
+            if left:
+                self.timelines[rule] = left
+            else:
+                self.timelines.pop(rule, None)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest activations, 0 when there are none."""
+        return max(self.activations, default=0)
+
+    @property
+    def rules(self) -> Mapping[str, Standing]:
+        """How each rule that is not deleted stands now, by name."""
+        return {name: timeline[-1] for name, timeline in self.timelines.items() if not timeline[-1].deleted}
+
+    def standing(self, rule: str) -> Standing:
+        """Return how a rule stands now.
+
+        Raises:
+            RuleNotFound: there is none of this name, or it is deleted; the message names what there is.
+        """
+        timeline = self.timelines.get(rule)
+        if not timeline or timeline[-1].deleted:
+            known = sorted(self.rules)
+            listed = ", ".join(known[:NAMED]) or "none yet"
+            more = f" and {len(known) - NAMED:,} more" if len(known) > NAMED else ""
+            raise RuleNotFound(f"rule {rule!r} does not exist; there are: {listed}{more}")
+        return timeline[-1]
+
+    def standing_at(self, rule: str, at: int) -> Standing | None:
+        """Return how a rule stood at a time (ns since the epoch, the broker's clock); None: it was not there yet."""
+        timeline = self.timelines.get(rule, [])
+        index = bisect_right(timeline, at, key=lambda one: one.since)
+        return timeline[index - 1] if index else None
+
+    def revision(self, rule: str, number: int) -> RuleRevision:
+        """Return a rule's revision.
+
+        Raises:
+            RuleNotFound: no such rule or revision; the message names what there is.
+        """
+        revisions = self.revisions.get(rule, {})
+        if number not in revisions:
+            raise RuleNotFound(f"rule {rule!r} has no revision {number}; there are: {sorted(revisions) or 'none'}")
+        return revisions[number]
 
     def apply_site(self, status: SiteStatus) -> None:
         """Take in what a dispatcher says of its site."""
@@ -69,6 +171,13 @@ class Registry:
         if found is None:
             raise FunctionNotFound(f"function {name!r} has no version {version}; there are: {sorted(versions)}")
         return found
+
+
+def _remove_version(versions: dict[str, dict[int, R]], key: str) -> None:
+    name, _, version = key.rpartition("@")
+    versions.get(name, {}).pop(int(version), None)
+    if not versions.get(name):
+        versions.pop(name, None)
 
 
 def split_function(text: str) -> tuple[str, int | None]:

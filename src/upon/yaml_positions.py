@@ -176,9 +176,24 @@ class _Builder:
             place = _place(node.start_mark)
             raise YamlError(f"tag {_short(node.tag)} is not allowed: plain data only", file=self.file, **place)
         try:
-            return self.loader.construct_object(node)
+            value = self.loader.construct_object(node)
         except ValueError as error:
             raise YamlError(f"not a value: {error}", file=self.file, **_place(node.start_mark)) from error
+        if problem := _unstorable(value):
+            raise YamlError(problem, file=self.file, **_place(node.start_mark))
+        return value
+
+
+def _unstorable(value: Any) -> str | None:
+    """Return why no record can hold a scalar: JSON and MessagePack have integers of 64 bits, and text in UTF-8."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "a whole number of more than 64 bits: write it as text, in quotes"
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"the character {value[error.start]!r} is half of a pair and cannot be stored"
+    return None
 
 
 def _place(mark: yaml.Mark | None) -> dict[str, int]:

@@ -89,7 +89,7 @@ async def running(kafka: str, topics: Topics, records: Records, postgres: Postgr
 
 
 async def test_the_whole_way_in_any_order(running: Running, records: Records) -> None:
-    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="a", event_source="/x")
+    cause = Cause(rule="r", rule_revision=1, event_id="e", event_type="a", event_source="/x")
     await records.results(started=[Started(id="a", started=5)])
     assert (await running.task_with("a", "running")).started is not None
     await records.results(result("a", {"n": 1}, cause=cause), result("a", 2))

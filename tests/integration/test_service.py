@@ -16,7 +16,17 @@ from tests.services import TOKEN, Records, Running, eventually, invocation, resu
 from upon import api
 from upon.events import Event, read_record
 from upon.kafka.clients import async_consumer
-from upon.messages import Cancel, Cause, DeadLetter, Failure, InvocationBatch, RuleRecord, Started
+from upon.messages import (
+    Cancel,
+    Cause,
+    DeadLetter,
+    Failure,
+    InvocationBatch,
+    RegistryRecord,
+    RuleActivations,
+    RuleRevision,
+    Started,
+)
 from upon.serialize import dumps, unpack_call
 from upon.topics import Topics
 
@@ -117,24 +127,36 @@ class TestFunctions:
 
 
 class TestRules:
-    async def test_a_version_never_goes_back(self, running: Running, records: Records) -> None:
-        async def apply(text: str) -> dict[str, Any]:
+    async def test_a_wording_keeps_its_revision_and_a_new_one_gets_a_new_number(
+        self, running: Running, records: Records
+    ) -> None:
+        async def apply(text: str) -> tuple[int, str]:
             (one,) = await running.ask("POST", "/v1/rules", {"yaml": text})
-            return dict(one)
+            return one["revision"], one["change"]
 
         changed = RULE.replace("${subject}", "${id}")
-        assert (await apply(RULE))["version"] == 1
-        assert (await apply(RULE))["version"] == 1
-        assert (await apply(changed))["version"] == 2
-        assert (await apply(RULE))["version"] == 3
+        assert await apply(RULE) == (1, "new")
+        assert await apply(RULE) == (1, "unchanged")
+        assert await apply(changed) == (2, "changed")
+        assert await apply(RULE) == (1, "changed")
         await running.ask("DELETE", "/v1/rules/thumbs")
         assert await running.ask("GET", "/v1/rules") == []
         assert (await running.refused("DELETE", "/v1/rules/thumbs", status=404)).error == "RuleNotFound"
-        assert (await apply(changed))["version"] == 4
-        assert [one["version"] for one in await running.ask("GET", "/v1/rules")] == [4]
-        written = await records.read(records.topics.registry, RuleRecord, 5)
-        assert [(one.version, one.deleted) for one in written] == [(1, False), (2, False), (3, False), (3, True),
-                                                                   (4, False)]  # fmt: skip
+        assert await apply(changed) == (2, "new")
+        assert await apply(RULE.replace("${subject}", "${time}")) == (3, "changed")
+        assert [one["revision"] for one in await running.ask("GET", "/v1/rules")] == [3]
+        found = await records.read(records.topics.registry, RegistryRecord, 9)
+        assert [one.revision for one in found if isinstance(one, RuleRevision)] == [1, 2, 3]
+        activations = [one for one in found if isinstance(one, RuleActivations)]
+        assert [one.rules[0].revision for one in activations] == [1, 2, 1, 0, 2, 3]
+        assert [one.number for one in activations] == [1, 2, 3, 4, 5, 6]
+
+    async def test_what_no_record_can_hold_is_refused_whole(self, running: Running) -> None:
+        huge = RULE + """  - {name: huge, upon: {type: [t]}, run: {function: f, args: [99999999999999999999]}}\n"""
+        said = await running.refused("POST", "/v1/rules", {"yaml": huge, "file": "my.yaml"}, status=400)
+        assert said.error == "RuleError"
+        assert said.message.startswith("my.yaml:7:")
+        assert await running.ask("GET", "/v1/rules") == []
 
     async def test_all_or_none(self, running: Running) -> None:
         broken = RULE + "  - name: broken\n    upon: {type: [x]}\n    run: {functio: f}\n"
@@ -173,14 +195,14 @@ class TestInvocations:
 
 class TestTasks:
     async def test_the_whole_way(self, running: Running, records: Records) -> None:
-        cause = Cause(rule="thumbs", rule_version=3, event_id="e1", event_type="upon.file.ready", event_source="/lab",
+        cause = Cause(rule="thumbs", rule_revision=3, event_id="e1", event_type="upon.file.ready", event_source="/lab",
                       event_subject="/a.png", event_time=1_767_225_599_000_000_000,
                       event_recorded=1_767_225_599_500_000_000)  # fmt: skip
         one = invocation("t1", function="thumbs.make", version=2, cause=cause)
         at = 1_767_225_600_000_000_000
         await records.invocations(InvocationBatch(site="local", principal="r", submitted=at, invocations=(one,)))
         task = await running.task("t1")
-        assert (task.status, task.rule, task.rule_version, task.event_id) == ("pending", "thumbs", 3, "e1")
+        assert (task.status, task.rule, task.rule_revision, task.event_id) == ("pending", "thumbs", 3, "e1")
         await records.results(started=[Started(id="t1", started=1_767_225_600_003_000_000, worker="m1/8")])
         assert (await running.task_with("t1", "running")).attempts == 1
         done = result("t1", {"mean": 3.5}, function="thumbs.make", version=2, cause=cause, stdout="hello\n")

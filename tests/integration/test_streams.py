@@ -124,24 +124,24 @@ async def test_what_a_rule_cannot_do_is_a_dead_letter_with_its_reason(
 
 async def test_rules_change_without_a_restart(kafka: str, topics: Topics, worker: Worker) -> None:
     changed = RULES.replace('["${subject}", "${data.mass}"]', '["second"]')
-    register(kafka, topics, functions_and_rules(changed, "lab.weigh", version=2))
+    register(kafka, topics, functions_and_rules(changed, "lab.weigh", revision=2))
     number = 0
 
-    async def publish_until(version: int) -> None:
+    async def publish_until() -> None:
         nonlocal number
         while True:
             number += 1
             await publish(kafka, topics.events, sample(number, mass=1, hard=False))
             await asyncio.sleep(0.05)
 
-    publishing = asyncio.create_task(publish_until(2))
+    publishing = asyncio.create_task(publish_until())
     try:
         found = await invocations(
-            kafka, topics, lambda found: any(one.cause and one.cause.rule_version == 2 for one in found)
+            kafka, topics, lambda found: any(one.cause and one.cause.rule_revision == 2 for one in found)
         )
     finally:
         publishing.cancel()
-    newest = next(one for one in found if one.cause and one.cause.rule_version == 2)
+    newest = next(one for one in found if one.cause and one.cause.rule_revision == 2)
     assert loads_plain(newest.payload)[0] == ["second"]
 
 

@@ -61,7 +61,7 @@ def apply(files: Files, as_json: JsonOption = False, home: HomeOption = None) ->
         print_json(applied)
         return
     for rule in applied:
-        typer.echo(f"applied {rule.name}@{rule.version}")
+        typer.echo(f"applied {rule.name}@{rule.revision}")
 
 
 @app.command("list")
@@ -85,9 +85,9 @@ def list_(as_json: JsonOption = False, home: HomeOption = None) -> None:
         types = (rule.spec.get("upon") or {}).get("type", ["any"])
         event = [one if isinstance(one, str) else short(one) for one in (types if isinstance(types, list) else [types])]
         created = when(rule.created)
-        rows.append((rule.name, rule.version, ", ".join(event), run.get("function"), sites, rule.file, created))
+        rows.append((rule.name, rule.revision, ", ".join(event), run.get("function"), sites, rule.file, created))
     print_table(
-        ("name", "version", "upon", "runs", "at", "file", "applied"),
+        ("name", "revision", "upon", "runs", "at", "file", "applied"),
         rows,
         "no rules yet; `upon rules apply FILE` adds some",
     )

@@ -140,10 +140,12 @@ def _print(task: Task, out: Console) -> None:
         "attempts": str(task.attempts),
         "took": milliseconds(task.duration),
         "by": task.principal,
-        "rule": f"{task.rule}@{task.rule_version}" if task.rule else "",
+        "rule": f"{task.rule}@{task.rule_revision}" if task.rule else "",
     }
     if task.event is not None:
         facts["event"] = f"{task.event.type}  {task.event.subject or task.event.source}  ({task.event.id})"
+        if task.event.depth > 1:
+            facts["chain"] = f"{task.event.depth} firings, from event {task.event.root} on"
     elif task.event_id:
         facts["event"] = task.event_id
     for name, fact in facts.items():

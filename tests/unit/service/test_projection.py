@@ -18,11 +18,11 @@ from upon.messages import Cause, DeadLetter, InvocationBatch, Message, ResultBat
 from upon.service.projection import project
 from upon.service.queries import TaskFilter, get_task, list_tasks
 from upon.service.store import Store
-from upon.service.tables import metadata
+from upon.service.tables import FORM, metadata
 from upon.topics import Topics
 
 TOPICS = Topics("t")
-CAUSE = Cause(rule="r", rule_version=2, event_id="e", event_type="a", event_source="/x")
+CAUSE = Cause(rule="r", rule_revision=2, event_id="e", event_type="a", event_source="/x")
 offsets = itertools.count()
 
 
@@ -131,7 +131,7 @@ def test_an_older_form_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
     same.open()
     assert same.positions()
     same.close()
-    monkeypatch.setattr("upon.service.store.FORM", 2)
+    monkeypatch.setattr("upon.service.store.FORM", FORM + 1)
     new = Store(url)
     new.open()
     assert new.positions() == {}

@@ -4,65 +4,133 @@ from __future__ import annotations
 
 from typing import Any
 
-from upon.messages import FunctionRecord, RegistryRecord, RuleRecord, SiteStatus, encode, registry_key
+import pytest
+
+from upon.messages import (
+    FunctionRecord,
+    RegistryRecord,
+    RuleActivation,
+    RuleActivations,
+    RuleRevision,
+    SiteStatus,
+    encode,
+    registry_key,
+)
+from upon.streams import catalogue as catalogue_module
 from upon.streams.catalogue import Catalogue
+from upon.streams.rules import Rule, rule_from_spec
+
+NOW = 10**18
 
 
-def feed(catalogue: Catalogue, *records: RegistryRecord) -> None:
-    for record in records:
-        catalogue.take_registry(registry_key(record), encode(record))
+class Feed:
+    """Feeds a catalogue, one second after the other."""
+
+    def __init__(self) -> None:
+        self.catalogue, self.at, self.number = Catalogue(), NOW, 0
+
+    def records(self, *records: RegistryRecord) -> None:
+        for record in records:
+            self.at += 1
+            self.catalogue.take_registry(registry_key(record), encode(record), self.at)
+
+    def activate(self, *rules: RuleActivation) -> int:
+        """Return when Kafka had it."""
+        self.number += 1
+        self.records(RuleActivations(number=self.number, rules=rules))
+        return self.at
+
+    def apply(self, *revisions: RuleRevision) -> int:
+        self.records(*revisions)
+        return self.activate(*[RuleActivation(rule=one.name, revision=one.revision) for one in revisions])
+
+    def matching(self, kind: str, at: int | None = None) -> list[tuple[str, int]]:
+        found = self.catalogue.rules.match({"type": kind}, self.at if at is None else at)
+        return [(one.name, one.revision) for one in found]
 
 
-def rule(name: str, kind: str, version: int = 1, **keys: Any) -> RuleRecord:
+def rule(name: str, kind: str, revision: int = 1, **keys: Any) -> RuleRevision:
     spec = {"name": name, "upon": {"type": [kind]}, "run": {"function": "f"}, **keys}
-    return RuleRecord(name=name, version=version, spec=spec)
-
-
-def matching(catalogue: Catalogue, kind: str) -> list[tuple[str, int]]:
-    return [(found.name, found.version) for found in catalogue.matcher.match({"type": kind})]
+    return RuleRevision(name=name, revision=revision, spec=spec)
 
 
 def test_rules_come_change_and_go() -> None:
-    catalogue = Catalogue()
-    feed(catalogue, rule("b", "x"), rule("a", "x"))
-    assert matching(catalogue, "x") == [("a", 1), ("b", 1)]
-    before = catalogue.matcher
-    assert catalogue.matcher is before
-    feed(catalogue, rule("a", "y", version=2))
-    assert matching(catalogue, "x") == [("b", 1)]
-    assert matching(catalogue, "y") == [("a", 2)]
-    feed(catalogue, rule("b", "x", version=2, enabled=False))
-    assert matching(catalogue, "x") == []
-    catalogue.take_registry(b"rule/a", None)
-    assert matching(catalogue, "y") == []
+    feed = Feed()
+    feed.apply(rule("b", "x"), rule("a", "x"))
+    assert feed.matching("x") == [("a", 1), ("b", 1)]
+    before = feed.catalogue.rules
+    assert feed.catalogue.rules is before
+    feed.apply(rule("a", "y", 2))
+    assert feed.matching("x") == [("b", 1)]
+    assert feed.matching("y") == [("a", 2)]
+    feed.apply(rule("b", "x", 2, enabled=False))
+    assert feed.matching("x") == []
+    feed.activate(RuleActivation(rule="a", revision=2, enabled=False))
+    assert feed.matching("y") == []
+    feed.activate(RuleActivation(rule="a", revision=2))
+    assert feed.matching("y") == [("a", 2)]
 
 
-def test_a_deleted_rule_no_longer_fires_until_it_is_applied_again() -> None:
-    catalogue = Catalogue()
-    gone = rule("a", "x")
-    feed(catalogue, gone, RuleRecord(name="a", version=1, spec=gone.spec, deleted=True))
-    assert matching(catalogue, "x") == []
-    feed(catalogue, rule("a", "x", version=2))
-    assert matching(catalogue, "x") == [("a", 2)]
+def test_a_revision_without_an_activation_means_nothing() -> None:
+    feed = Feed()
+    feed.apply(rule("a", "x"))
+    feed.records(rule("a", "y", 2), rule("b", "x"))
+    assert feed.matching("x") == [("a", 1)]
+    assert feed.matching("y") == []
+
+
+def test_an_event_meets_what_was_in_force_when_kafka_had_it() -> None:
+    feed = Feed()
+    first = feed.apply(rule("a", "x"), rule("b", "x"))
+    second = feed.apply(rule("a", "x", 2))
+    third = feed.activate(RuleActivation(rule="a"), RuleActivation(rule="b", revision=1, epoch=2))
+    fourth = feed.activate(RuleActivation(rule="a", revision=1))
+    assert feed.matching("x", first - 1) == []
+    assert feed.matching("x", first) == [("a", 1), ("b", 1)]
+    assert feed.matching("x", second - 1) == [("a", 1), ("b", 1)]
+    assert feed.matching("x", second) == [("a", 2), ("b", 1)]
+    assert feed.matching("x", third) == [("b", 1)]
+    assert feed.matching("x", fourth) == [("a", 1), ("b", 1)]
+    epochs = [one.epoch for at in (first, third) for one in feed.catalogue.rules.match({"type": "x"}, at)]
+    assert epochs == [1, 1, 2]
+
+
+def test_a_broker_whose_clock_goes_back_does_not_mix_the_order_up() -> None:
+    feed = Feed()
+    feed.apply(rule("a", "x"))
+    late = feed.at
+    feed.at -= 10
+    feed.apply(rule("a", "x", 2))
+    assert feed.matching("x", late) == [("a", 2)]
 
 
 def test_other_records_leave_the_index_alone() -> None:
-    catalogue = Catalogue()
-    feed(catalogue, rule("a", "x"))
-    before = catalogue.matcher
-    feed(catalogue, FunctionRecord(name="f", version=1, code="c"))
-    catalogue.take_site(encode(SiteStatus(site="local", pid=1, host="h", at=1)))
-    assert catalogue.matcher is before
-    assert catalogue.registry.function("f").code == "c"
-    assert "local" in catalogue.registry.sites
+    feed = Feed()
+    feed.apply(rule("a", "x"))
+    before = feed.catalogue.rules
+    feed.records(FunctionRecord(name="f", version=1, code="c"))
+    feed.catalogue.take_site(encode(SiteStatus(site="local", pid=1, host="h", at=1)))
+    assert feed.catalogue.rules is before
+    assert feed.catalogue.registry.function("f").code == "c"
+    assert "local" in feed.catalogue.registry.sites
 
 
-def test_what_does_not_parse_is_left_out() -> None:
-    catalogue = Catalogue()
-    feed(catalogue, rule("a", "x"), rule("b", "x"))
-    feed(catalogue, rule("a", "x", version=2, where="1 +"))
-    catalogue.take_registry(b"rule/c", b"\xc1")
-    catalogue.take_registry(b"\xff\xff", None)
-    catalogue.take_site(b"\xc1")
-    catalogue.take_site(None)
-    assert matching(catalogue, "x") == [("b", 1)]
+def test_what_does_not_parse_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed()
+    feed.apply(rule("a", "x"), rule("b", "x"), rule("c", "x"))
+    feed.apply(rule("a", "x", 2, where="1 +"))
+    feed.activate(RuleActivation(rule="never-seen", revision=7))
+
+    def broken(spec: dict[str, Any], *, revision: int, file: str) -> Rule:
+        if spec["name"] == "c":
+            raise RecursionError("deep")
+        return rule_from_spec(spec, revision=revision, file=file)
+
+    monkeypatch.setattr(catalogue_module, "rule_from_spec", broken)
+    feed.apply(rule("c", "x", 2))
+    feed.catalogue.take_registry(b"rule/c", b"\xc1", 1)
+    feed.catalogue.take_registry(b"\xff\xff", None, 1)
+    feed.catalogue.take_registry(b"rule/c@x", None, 1)
+    feed.catalogue.take_site(b"\xc1")
+    feed.catalogue.take_site(None)
+    assert feed.matching("x") == [("b", 1)]

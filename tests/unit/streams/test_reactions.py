@@ -17,10 +17,10 @@ from upon.registry import Registry
 from upon.serialize import loads_plain
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, choose_site, fire
-from upon.streams.matcher import Matcher
 from upon.streams.reactions import MAX_BAD, SLICE, Reaction
 from upon.streams.reactions import react as slices_of
 from upon.streams.rules import Rule, rule_from_spec
+from upon.streams.timeline import RulesOverTime
 
 NOW = 1_000_000_000
 
@@ -33,7 +33,7 @@ def react(*arguments: Any) -> Reaction:
 
 def rule(**keys: Any) -> Rule:
     run = {"function": "f", "args": ["${subject}"], **keys.pop("run", {})}
-    return rule_from_spec({"name": "r", "upon": {"type": ["t"]}, "run": run, **keys}, version=3)
+    return rule_from_spec({"name": "r", "upon": {"type": ["t"]}, "run": run, **keys}, revision=3)
 
 
 def registry(*sites: tuple[str, str]) -> Registry:
@@ -61,10 +61,10 @@ def test_an_invocation_has_everything_it_needs() -> None:
     one = outcome.invocation
     assert (outcome.site, one.function, one.version, one.code, one.timeout) == ("local", "f", 2, "c2", 2.0)
     assert loads_plain(one.payload) == [["S"], {}]
-    assert one.id == rule_invocation_id("r", 3, "/s\x001")
+    assert one.id == rule_invocation_id("r", "run", 1, "/s\x001")
     assert one.cause is not None
     assert one.cause.event_time == time_ns("2026-11-21T10:00:00Z")
-    assert (one.cause.rule, one.cause.rule_version, one.cause.event_recorded) == ("r", 3, 5)
+    assert (one.cause.rule, one.cause.rule_revision, one.cause.event_recorded) == ("r", 3, 5)
 
 
 def test_a_named_version_is_taken() -> None:
@@ -80,7 +80,7 @@ def test_once_decides_the_id() -> None:
         for number in range(3)
         if isinstance(outcome := fire(keyed, Scope(event(id=str(number))), registry(), 5), Firing)
     }
-    assert ids == {rule_invocation_id("r", 3, "S")}
+    assert ids == {rule_invocation_id("r", "run", 1, "S")}
 
 
 def test_a_condition_that_is_false_does_nothing() -> None:
@@ -119,7 +119,7 @@ def test_the_first_site_that_is_up_is_chosen() -> None:
 
 def test_a_record_that_is_no_event_is_kept_whole() -> None:
     bad = Received("events", 2, 7, b"k", b"\xff", (("h", b"v"),))
-    reaction = react(bad, Matcher([rule()]), registry(), NOW)
+    reaction = react(bad, RulesOverTime([rule()]), registry(), NOW)
     (one,) = reaction.letters
     assert (one.value, one.key, one.headers, one.origin, one.part) == (
         b"\xff",
@@ -135,7 +135,7 @@ def test_a_record_that_is_no_event_is_kept_whole() -> None:
 def test_of_a_batch_only_the_bad_one_is_kept() -> None:
     headers = (("Content-Type", BATCH.encode()), ("x", b"y"))
     mixed = record(event(id="1"), {"bad": 1}, event(id="2"), batch=True, headers=headers)
-    reaction = react(mixed, Matcher([rule()]), registry(), NOW)
+    reaction = react(mixed, RulesOverTime([rule()]), registry(), NOW)
     assert [one.event.id for one in reaction.fired] == ["1", "2"]
     (one,) = reaction.letters
     assert json.loads(one.value) == {"bad": 1}
@@ -143,13 +143,13 @@ def test_of_a_batch_only_the_bad_one_is_kept() -> None:
 
 
 def test_a_batch_of_one_is_a_batch() -> None:
-    reaction = react(record({"bad": 1}, batch=True), Matcher([rule()]), registry(), NOW)
+    reaction = react(record({"bad": 1}, batch=True), RulesOverTime([rule()]), registry(), NOW)
     assert json.loads(reaction.letters[0].value) == {"bad": 1}
 
 
 def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
     for bad in (b"[1,", b'  ["a]', b"[1] 2"):
-        (one,) = react(Received("t", 0, 0, None, bad), Matcher([rule()]), registry(), NOW).letters
+        (one,) = react(Received("t", 0, 0, None, bad), RulesOverTime([rule()]), registry(), NOW).letters
         assert one.value == bad
 
 
@@ -168,7 +168,7 @@ def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
 )
 def test_one_element_that_is_no_json_leaves_its_neighbours_alone(bad: bytes) -> None:
     one, two = (json.dumps(event(id=name).to_dict()).encode() for name in "12")
-    reaction = react(Received("t", 0, 0, None, b" [" + one + b"," + bad + b", " + two + b"]\n"), Matcher([rule()]),
+    reaction = react(Received("t", 0, 0, None, b" [" + one + b"," + bad + b", " + two + b"]\n"), RulesOverTime([rule()]),
                      registry(), NOW)  # fmt: skip
     assert [(fired.event.id, fired.position) for fired in reaction.fired] == [("1", 0), ("2", 2)]
     (letter,) = reaction.letters
@@ -177,7 +177,7 @@ def test_one_element_that_is_no_json_leaves_its_neighbours_alone(bad: bytes) -> 
 
 
 def test_a_batch_of_rubbish_has_few_letters_and_its_events_fire() -> None:
-    reaction = react(record(*[0] * 5_000, event(), batch=True), Matcher([rule()]), registry(), NOW)
+    reaction = react(record(*[0] * 5_000, event(), batch=True), RulesOverTime([rule()]), registry(), NOW)
     assert len(reaction.fired) == 1
     assert len(reaction.letters) == MAX_BAD + 1
     assert "5,000 of 5,001 elements are no events" in reaction.letters[-1].reason
@@ -185,7 +185,7 @@ def test_a_batch_of_rubbish_has_few_letters_and_its_events_fire() -> None:
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0000-01-01T00:00:00+23:59"])
 def test_an_event_of_any_year_fires_and_can_be_written(time: str) -> None:
-    (fired,) = react(record(event(time=time)), Matcher([rule()]), registry(), NOW).fired
+    (fired,) = react(record(event(time=time)), RulesOverTime([rule()]), registry(), NOW).fired
     cause = fired.firing.invocation.cause
     assert cause is not None
     assert cause.event_time == 0
@@ -195,7 +195,7 @@ def test_an_event_of_any_year_fires_and_can_be_written(time: str) -> None:
 @pytest.mark.parametrize("data", [10**400, {"a": [-(10**400)]}])
 def test_a_number_that_an_expression_cannot_have_is_a_letter_of_that_rule_alone(data: Any) -> None:
     rules = [rule(name="reads", run={"args": ["${data}"]}), rule(name="plain", run={"args": []})]
-    reaction = react(record(event(data=data)), Matcher(rules), registry(), NOW)
+    reaction = react(record(event(data=data)), RulesOverTime(rules), registry(), NOW)
     assert [fired.firing.invocation.cause.rule for fired in reaction.fired] == ["plain"]  # type: ignore[union-attr]
     assert [one.rule for one in reaction.letters] == ["reads"]
 
@@ -203,7 +203,7 @@ def test_a_number_that_an_expression_cannot_have_is_a_letter_of_that_rule_alone(
 def test_data_nested_as_deeply_as_json_may_be_stops_no_rule_that_does_not_read_it() -> None:
     deep = json.dumps(event(data="DATA").to_dict()).encode().replace(b'"DATA"', b"[" * 850 + b"]" * 850)
     rules = [rule(name="reads", run={"args": ["${data}"]}), rule(name="plain")]
-    reaction = react(Received("t", 0, 0, None, b"[" + deep + b"]"), Matcher(rules), registry(), NOW)
+    reaction = react(Received("t", 0, 0, None, b"[" + deep + b"]"), RulesOverTime(rules), registry(), NOW)
     assert {fired.firing.invocation.cause.rule for fired in reaction.fired} >= {"plain"}  # type: ignore[union-attr]
     assert len(reaction.fired) + len(reaction.letters) == 2
 
@@ -211,14 +211,14 @@ def test_data_nested_as_deeply_as_json_may_be_stops_no_rule_that_does_not_read_i
 @given(st.binary(max_size=40) | st.text('[]{},:"\\1e ', max_size=40).map(str.encode))
 def test_whatever_stands_between_good_events_the_answer_is_no_exception(bad: bytes) -> None:
     one = json.dumps(event().to_dict()).encode()
-    reaction = react(Received("t", 0, 0, None, b"[" + one + b"," + bad + b"," + one + b"]"), Matcher([rule()]),
+    reaction = react(Received("t", 0, 0, None, b"[" + one + b"," + bad + b"," + one + b"]"), RulesOverTime([rule()]),
                      registry(), NOW)  # fmt: skip
     assert len(reaction.fired) + len(reaction.letters) >= 1
 
 
 def test_a_record_nested_without_end_is_a_dead_letter() -> None:
     for bad in (b"[" * 100_000, b'{"a":' * 100_000):
-        (one,) = react(Received("t", 0, 0, None, bad), Matcher([rule()]), registry(), NOW).letters
+        (one,) = react(Received("t", 0, 0, None, bad), RulesOverTime([rule()]), registry(), NOW).letters
         assert one.value == bad
 
 
@@ -227,22 +227,22 @@ def test_deep_data_is_matched() -> None:
     for _ in range(500):
         deep = [deep]
     found = rule_from_spec({"name": "d", "upon": {"data": {"x": ["leaf"]}}, "run": {"function": "f"}})
-    assert len(react(record(event(data={"x": deep})), Matcher([found]), registry(), NOW).fired) == 1
+    assert len(react(record(event(data={"x": deep})), RulesOverTime([found]), registry(), NOW).fired) == 1
 
 
 def test_binary_form_with_a_list_for_data_is_one_event() -> None:
     headers = tuple((f"ce_{name}", text) for name, text in {"specversion": b"1.0", "id": b"1", "type": b"t"}.items())
-    (one,) = react(Received("t", 0, 0, None, b"[1, 2]", headers), Matcher([rule()]), registry(), NOW).letters
+    (one,) = react(Received("t", 0, 0, None, b"[1, 2]", headers), RulesOverTime([rule()]), registry(), NOW).letters
     assert one.value == b"[1, 2]"
     complete = (*headers, ("ce_source", b"/s"), ("content-type", b"application/json"))
-    reaction = react(Received("t", 0, 0, None, b"[1, 2]", complete), Matcher([rule()]), registry(), NOW)
+    reaction = react(Received("t", 0, 0, None, b"[1, 2]", complete), RulesOverTime([rule()]), registry(), NOW)
     assert [one.position for one in reaction.fired] == [None]
     assert reaction.fired[0].event.data == [1, 2]
 
 
 def test_a_refused_rule_keeps_the_event_and_lets_others_fire() -> None:
     bad = rule_from_spec({"name": "bad", "upon": {"type": ["t"]}, "run": {"function": "f", "args": ["${nope}"]}})
-    reaction = react(record(event(id="1"), event(id="2"), batch=True), Matcher([bad, rule()]), registry(), NOW)
+    reaction = react(record(event(id="1"), event(id="2"), batch=True), RulesOverTime([bad, rule()]), registry(), NOW)
     assert len(reaction.fired) == 2
     assert [from_dict(json.loads(one.value)).id for one in reaction.letters] == ["1", "2"]
     assert len({one.id for one in reaction.letters}) == 2
@@ -250,7 +250,7 @@ def test_a_refused_rule_keeps_the_event_and_lets_others_fire() -> None:
 
 def test_a_redelivery_gives_the_same_ids() -> None:
     again: list[Reaction] = [
-        react(record(event(), {"bad": 1}, batch=True), Matcher([rule()]), registry(), now) for now in (1, 2)
+        react(record(event(), {"bad": 1}, batch=True), RulesOverTime([rule()]), registry(), now) for now in (1, 2)
     ]
     assert [one.id for one in again[0].letters] == [one.id for one in again[1].letters]
     assert [one.firing.invocation.id for one in again[0].fired] == [one.firing.invocation.id for one in again[1].fired]
@@ -258,24 +258,24 @@ def test_a_redelivery_gives_the_same_ids() -> None:
 
 def test_a_huge_record_is_taken_a_slice_at_a_time_and_no_work_twice_in_it() -> None:
     many = record(*[event(id=str(number)) for number in range(3 * SLICE)], event(id="1"), batch=True)
-    slices = list(slices_of(many, Matcher([rule()]), registry(), NOW))
+    slices = list(slices_of(many, RulesOverTime([rule()]), registry(), NOW))
     assert max(len(one.fired) for one in slices) == SLICE
     assert [one.event.id for slice in slices for one in slice.fired] == [str(number) for number in range(3 * SLICE)]
 
 
 def test_a_letter_names_what_it_is_about() -> None:
     bad = rule_from_spec({"name": "bad", "upon": {"type": ["t"]}, "run": {"function": "f", "args": ["${nope}"]}})
-    (one,) = react(record(event(id="7")), Matcher([bad]), registry(), NOW).letters
+    (one,) = react(record(event(id="7")), RulesOverTime([bad]), registry(), NOW).letters
     assert (one.rule, one.action, one.event_id, one.function) == ("bad", "run", "7", "f")
 
 
 def test_an_event_tried_again_fires_the_rule_it_is_for_alone() -> None:
     other = rule_from_spec({"name": "other", "upon": {"type": ["t"]}, "run": {"function": "f"}}, version=1)
     again = record(event(), headers=((ONLY_RULE, b"other"),))
-    (one,) = react(again, Matcher([rule(), other]), registry(), NOW).fired
+    (one,) = react(again, RulesOverTime([rule(), other]), registry(), NOW).fired
     assert one.firing.invocation.cause is not None
     assert one.firing.invocation.cause.rule == "other"
-    (missed,) = react(again, Matcher([rule()]), registry(), NOW).letters
+    (missed,) = react(again, RulesOverTime([rule()]), registry(), NOW).letters
     assert missed.rule == "other"
     assert "no such rule, or its pattern does not match" in missed.reason
 
@@ -287,7 +287,7 @@ def test_an_event_tried_again_fires_the_rule_it_is_for_alone() -> None:
     ),
 )
 def test_whatever_comes_there_is_an_answer(value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
-    reaction = react(Received("t", 0, 0, None, value, tuple(headers)), Matcher([rule()]), registry(), NOW)
+    reaction = react(Received("t", 0, 0, None, value, tuple(headers)), RulesOverTime([rule()]), registry(), NOW)
     assert reaction.fired == ()
 
 
@@ -301,5 +301,5 @@ json_values = st.recursive(
 @given(st.lists(json_values, max_size=4))
 def test_any_json_is_an_answer_as_well(values: list[Any]) -> None:
     value = json.dumps(values).encode()
-    reaction = react(Received("t", 0, 0, None, value), Matcher([rule()]), registry(), NOW)
+    reaction = react(Received("t", 0, 0, None, value), RulesOverTime([rule()]), registry(), NOW)
     assert len(reaction.letters) in (len(values), 1)

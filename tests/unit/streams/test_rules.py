@@ -64,7 +64,7 @@ def test_every_key_arrives() -> None:
 def test_defaults() -> None:
     (rule,) = parse_rules(SHORT)
     assert (rule.function_version, rule.sites, rule.timeout, rule.retry) == (None, ("local",), 0.0, Retry())
-    assert (rule.where, rule.once, rule.version, rule.enabled) == (None, None, 0, True)
+    assert (rule.where, rule.once, rule.revision, rule.enabled) == (None, None, 0, True)
     scope = Scope(Event(type="t", source="s"))
     assert (rule.args.render(scope), rule.kwargs.render(scope)) == ([], {})
 
@@ -76,9 +76,9 @@ def test_backoff_without_initial_waits_a_second() -> None:
 
 def test_a_spec_survives_json_and_gives_the_same_rule() -> None:
     ((name, spec),) = rule_specs(FULL)
-    again = rule_from_spec(json.loads(json.dumps(spec)), version=4)
+    again = rule_from_spec(json.loads(json.dumps(spec)), revision=4)
     (rule,) = parse_rules(FULL)
-    assert (name, again.version) == ("reconstruct-tomogram", 4)
+    assert (name, again.revision) == ("reconstruct-tomogram", 4)
     assert again.spec == rule.spec == spec
     assert again.retry == rule.retry
     assert spec["run"]["retry"]["on"] == ["WorkerLost", "OSError"]

@@ -8,15 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upon import api, errors
-from upon.errors import ConfigError, FunctionNotFound, InputError, RuleError, UponError
+from upon.errors import ConfigError, FunctionNotFound, InputError, RuleError, RuleNotFound, UponError
 from upon.ids import new_id, rule_invocation_id
 from upon.messages import (
+    Cause,
     FunctionCode,
     FunctionRecord,
     Invocation,
     InvocationBatch,
     RegistryRecord,
-    RuleRecord,
+    RuleActivation,
+    RuleActivations,
+    RuleRevision,
     decode,
     encode,
     registry_key,
@@ -50,7 +53,8 @@ def test_the_registry_gives_versions_and_takes_tombstones() -> None:
         FunctionCode(hash="c", body=b"", python="3.11"),
         FunctionRecord(name="a.b", version=1, code="c"),
         FunctionRecord(name="a.b", version=2, code="c"),
-        RuleRecord(name="r", version=1, spec={}),
+        RuleRevision(name="r", revision=1, spec={}),
+        RuleActivations(number=1, rules=(RuleActivation(rule="r", revision=1), RuleActivation(rule="s"))),
     ]
     for record in records:
         assert decode(encode(record), RegistryRecord) == record  # type: ignore[arg-type]
@@ -73,10 +77,34 @@ def test_a_function_reference_is_name_or_name_at_version() -> None:
         split_function("a.b@latest")
 
 
+def test_a_registry_knows_how_a_rule_stood_when() -> None:
+    registry = Registry()
+    registry.apply(RuleActivations(number=1, rules=(RuleActivation(rule="r", revision=1),)), 100)
+    registry.apply(RuleActivations(number=2, rules=(RuleActivation(rule="r"), RuleActivation(rule="s"))), 200)
+    registry.apply(RuleActivations(number=3, rules=(RuleActivation(rule="r", revision=2, epoch=2),)), 150)
+    stood = [registry.standing_at("r", at) for at in (99, 100, 199, 200)]
+    assert [one and one.activation.revision for one in stood] == [None, 1, 1, 2]
+    assert registry.standing("r").since == 200, "a clock that went back does not reorder what was done"
+    assert (list(registry.rules), registry.last_number) == (["r"], 3)
+    for name in ("s", "never"):
+        with pytest.raises(RuleNotFound, match=f"'{name}' does not exist; there are: r"):
+            registry.standing(name)
+    registry.remove(b"activations/3")
+    with pytest.raises(RuleNotFound, match="none yet"):
+        registry.standing("r")
+
+
 def test_derived_ids_are_equal_for_equal_firings_only() -> None:
-    first = rule_invocation_id("r", 1, "e")
-    assert first == rule_invocation_id("r", 1, "e")
-    assert len({first, rule_invocation_id("r", 2, "e"), rule_invocation_id("r", 1, "f"), new_id()}) == 4
+    first = rule_invocation_id("r", "run", 1, "e")
+    assert first == rule_invocation_id("r", "run", 1, "e")
+    others = [("s", "run", 1, "e"), ("r", "tell", 1, "e"), ("r", "run", 2, "e"), ("r", "run", 1, "f")]
+    assert len({first, new_id(), *[rule_invocation_id(*one) for one in others]}) == 6
+
+
+def test_a_cause_knows_the_depth_of_its_chain() -> None:
+    cause = Cause(rule="r", rule_revision=1, event_id="e", event_type="t", event_source="/s")
+    assert cause.depth == 1
+    assert decode(encode(msgspec.structs.replace(cause, chain={"r": 2, "s": 1})), Cause).depth == 3
 
 
 def test_topics_are_named_once_and_checked() -> None:

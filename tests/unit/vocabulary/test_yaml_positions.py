@@ -87,8 +87,22 @@ def test_dates_and_the_equals_sign_stay_text_and_an_empty_document_is_none() -> 
     assert positions.nearest(("rules",)) == (0, 0)
 
 
+def test_what_no_record_can_hold_has_a_place() -> None:
+    assert load(f"[{2**64 - 1}, {-(2**63)}]", "x.yaml")[0] == [2**64 - 1, -(2**63)]
+    for number in (2**64, -(2**63) - 1):
+        with pytest.raises(YamlError, match=r"x\.yaml:2:6: a whole number of more than 64 bits"):
+            load(f"a: 1\nb: [ {number}]\n", "x.yaml")
+    with pytest.raises(YamlError, match=r"x\.yaml:1:4: the character .* is half of a pair"):
+        load('a: "\\ud800"\n', "x.yaml")
+    with pytest.raises(YamlError, match=r"x\.yaml:1:1: a whole number"):
+        load(f"{2**64}: 1\n", "x.yaml")
+
+
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz", min_size=1), inner, max_size=4),
     max_leaves=20,
 )
