@@ -248,7 +248,7 @@ class TestClient:
         assert client.wait(task.id, 60) == 42
         whole = client.task(task.id)
         assert whole.event is not None
-        assert (whole.event.subject, whole.rule_revision) == ("S", rule.version)
+        assert (whole.event.subject, whole.rule_revision) == ("S", rule.revision)
         assert any(isinstance(change, api.EventSeen) and change.event["type"] == "sdk.number" for change in seen)
         client.delete_rule("sdk-triples")
         with pytest.raises(RuleNotFound):

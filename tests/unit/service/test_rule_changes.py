@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from upon.errors import InputError, RuleNotFound
-from upon.messages import RuleActivation, encode
+from upon.messages import RegistryRecord, RuleActivation, encode
 from upon.registry import Registry
 from upon.service import rule_changes
 from upon.service.rule_changes import Plan
@@ -27,7 +27,8 @@ class World:
 
     def write(self, plan: Plan) -> list[tuple[str, str, int, int]]:
         self.at += 1
-        for one in [*plan.revisions, *([plan.activations] if plan.activations else [])]:
+        records: list[RegistryRecord] = [*plan.revisions, *([plan.activations] if plan.activations else [])]
+        for one in records:
             encode(one)
             self.registry.apply(one, self.at)
         return [(one.name, one.change, one.activation.revision, one.activation.epoch) for one in plan.changes]

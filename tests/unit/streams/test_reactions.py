@@ -270,7 +270,7 @@ def test_a_letter_names_what_it_is_about() -> None:
 
 
 def test_an_event_tried_again_fires_the_rule_it_is_for_alone() -> None:
-    other = rule_from_spec({"name": "other", "upon": {"type": ["t"]}, "run": {"function": "f"}}, version=1)
+    other = rule_from_spec({"name": "other", "upon": {"type": ["t"]}, "run": {"function": "f"}}, revision=1)
     again = record(event(), headers=((ONLY_RULE, b"other"),))
     (one,) = react(again, RulesOverTime([rule(), other]), registry(), NOW).fired
     assert one.firing.invocation.cause is not None
