@@ -120,7 +120,7 @@ def test_what_waits_for_a_topic_is_given_up_and_other_topics_are_not() -> None:
 
 
 def invocation(number: int, **fields: Any) -> Invocation:
-    cause = Cause(rule="r" * 50, rule_version=1, event_id=f"e{number}", event_type="t", event_source="/s")
+    cause = Cause(rule="r" * 50, rule_revision=1, event_id=f"e{number}", event_type="t", event_source="/s")
     return Invocation(id=f"id{number}", code="c", function="f", payload=b"p" * 40, cause=cause, **fields)
 
 
