@@ -168,8 +168,8 @@ def test_what_only_looks_like_a_batch_is_kept_whole() -> None:
 )
 def test_one_element_that_is_no_json_leaves_its_neighbours_alone(bad: bytes) -> None:
     one, two = (json.dumps(event(id=name).to_dict()).encode() for name in "12")
-    reaction = react(Received("t", 0, 0, None, b" [" + one + b"," + bad + b", " + two + b"]\n"), RulesOverTime([rule()]),
-                     registry(), NOW)  # fmt: skip
+    value = b" [" + one + b"," + bad + b", " + two + b"]\n"
+    reaction = react(Received("t", 0, 0, None, value), RulesOverTime([rule()]), registry(), NOW)
     assert [(fired.event.id, fired.position) for fired in reaction.fired] == [("1", 0), ("2", 2)]
     (letter,) = reaction.letters
     assert letter.value == bad or not bad
