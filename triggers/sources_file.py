@@ -5,6 +5,7 @@
       - {name: incoming, kind: filesystem, path: ./incoming, settle: 2s}
 
 Paths in it are relative to the file. Every error says file:line:column, the field, what is wrong and what is allowed.
+A source that is wrong does not spoil the others: whoever runs a file takes those that are right (`read_each`).
 Not here: what the fields of a kind mean; the kind's own `Config` says so.
 """
 
@@ -35,22 +36,29 @@ class SourceSpec:
         return self.config.name
 
 
-def read_sources_file(path: Path) -> list[SourceSpec]:
-    """Return the sources that a file names, in its order.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A source that cannot run as it is written: its name, or its place in the file, and why."""
+
+    name: str
+    error: ConfigError
+
+
+def read_text(path: Path) -> str:
+    """Return what a sources file says.
 
     Raises:
-        ConfigError: the file is not there, or something in it is wrong.
+        ConfigError: it cannot be read.
     """
     try:
-        text = path.read_text()
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"sources file {path}: cannot be read: {reason}") from error
-    return read_sources(text, str(path), path.absolute().parent)
 
 
-def read_sources(text: str, file: str, folder: Path) -> list[SourceSpec]:
-    """Return the sources that a YAML text names.
+def read_each(text: str, file: str, folder: Path) -> tuple[list[SourceSpec], list[Fault]]:
+    """Return the sources that a YAML text names, in its order, and what is wrong with the others.
 
     Args:
         text: the YAML.
@@ -58,14 +66,25 @@ def read_sources(text: str, file: str, folder: Path) -> list[SourceSpec]:
         folder: what relative paths are relative to.
 
     Raises:
-        ConfigError: with file:line:column and field.
+        ConfigError: the text as a whole names no sources: with file:line:column and field.
     """
     try:
         data, positions = load(text, file)
     except YamlError as error:
         raise ConfigError(str(error)) from error
-    reader = _Reader(file, folder, positions)
-    return reader.sources(data)
+    return _Reader(file, folder, positions).sources(data)
+
+
+def read_sources(text: str, file: str, folder: Path) -> list[SourceSpec]:
+    """Return the sources that a YAML text names, all of them right. Arguments as for `read_each`.
+
+    Raises:
+        ConfigError: the first thing that is wrong, with file:line:column and field.
+    """
+    specs, faults = read_each(text, file, folder)
+    if faults:
+        raise faults[0].error
+    return specs
 
 
 def spec(kind: str, values: dict[str, Any], folder: Path | None = None) -> SourceSpec:
@@ -92,7 +111,7 @@ class _Reader:
     def __init__(self, file: str, folder: Path, positions: Positions) -> None:
         self.file, self.folder, self.positions = file, folder, positions
 
-    def sources(self, data: Any) -> list[SourceSpec]:
+    def sources(self, data: Any) -> tuple[list[SourceSpec], list[Fault]]:
         if data is None:
             raise ConfigError(f"{self.file}: is empty; it needs `version: 1` and `sources:`")
         if not isinstance(data, dict):
@@ -105,9 +124,21 @@ class _Reader:
         entries = data.get("sources")
         if not isinstance(entries, list):
             raise self.error(("sources",), "must be a list of sources, each with name and kind")
-        specs = [self.source(entry, ("sources", index)) for index, entry in enumerate(entries)]
-        self.refuse_equal_names(specs)
-        return specs
+        specs: dict[str, tuple[int, SourceSpec]] = {}
+        faults: list[Fault] = []
+        for index, entry in enumerate(entries):
+            try:
+                found = self.source(entry, ("sources", index))
+                if found.name in specs:
+                    line = self.positions[("sources", specs[found.name][0])][0]
+                    raise self.error(
+                        ("sources", index, "name"), f"{found.name!r} names a source already, in line {line}"
+                    )
+                specs[found.name] = index, found
+            except ConfigError as error:
+                name = entry.get("name") if isinstance(entry, dict) else None
+                faults.append(Fault(name if isinstance(name, str) else f"sources[{index}]", error))
+        return [spec for _, spec in specs.values()], faults
 
     def source(self, entry: Any, path: FieldPath) -> SourceSpec:
         if not isinstance(entry, dict):
@@ -125,14 +156,6 @@ class _Reader:
             unknown = first["type"] == "extra_forbidden"
             problem = f"unknown field; there are: {', '.join(cls.Config.model_fields)}" if unknown else _problem(first)
             raise self.error((*path, *first["loc"]), problem, at_key=unknown) from error
-
-    def refuse_equal_names(self, specs: list[SourceSpec]) -> None:
-        seen: dict[str, int] = {}
-        for index, found in enumerate(specs):
-            if found.name in seen:
-                first = self.positions[("sources", seen[found.name])][0]
-                raise self.error(("sources", index, "name"), f"{found.name!r} names a source already, in line {first}")
-            seen[found.name] = index
 
     def error(self, path: FieldPath, problem: str, *, at_key: bool = False) -> ConfigError:
         line, column = self.positions.key(path) if at_key else self.positions.nearest(path)
