@@ -52,12 +52,13 @@ def forget(home: Path) -> None:
     (home / "sources" / FILE).unlink(missing_ok=True)
 
 
-def changed_at(home: Path) -> int:
-    """Return when something was applied, ns; it differs whenever something was. 0: nothing was."""
+def mark(home: Path) -> tuple[int, int]:
+    """Return what differs whenever something was applied."""
     try:
-        return (home / "sources" / FILE).stat().st_mtime_ns
+        found = (home / "sources" / FILE).stat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino
 
 
 def wanted(settings: Settings) -> Wanted:

@@ -47,6 +47,7 @@ def write(home: Path, report: Report) -> None:
     Raises:
         OSError: it cannot be written; the old one stands.
     """
+    (home / "sources").mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(home / "sources" / FILE, msgspec.json.encode(report).decode())
 
 

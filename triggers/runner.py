@@ -1,15 +1,14 @@
-"""The part `sources`: runs every source that a sources file names, each in its thread, all with one publisher.
+"""The part `sources`: runs every source that was applied, each in its thread, all with one publisher.
 
-    sources file ──▶ Supervised source ─┐
-                     Supervised source ─┼─▶ Publisher ──▶ Kafka
-                     …                 ─┘
+    HOME/sources/applied.json ──▶ Supervised source ─┐
+    (or a sources file)           Supervised source ─┼─▶ Publisher ──▶ Kafka
+                                  …                 ─┘
 
-Guarantees: a source that fails is made anew after a pause that grows from 0.5 to 60 s, while the others go on; its
-failure is logged once per kind of failure, not with every attempt. A stop lasts less than 3 s: sources return, what
-they published is given time to be safe, checkpoints are on the disk. Without any source the part is ready and idle.
-
-Which file: the setting `sources`, else `sources.yaml` in the home, else none.
-Not here: changing sources while they run; restart the part.
+Guarantees: a source that fails is made anew after a pause that grows from 0.5 to 60 s, while the others go on; one that
+is wrong as it is written is said to be, and keeps no other from running. What is applied while the part runs is taken
+up within about a second; sources that it does not change go on undisturbed. A stop lasts less than 3 s: sources return,
+what they published is given time to be safe, checkpoints are on the disk. Without any source the part is ready, and
+idle.
 """
 
 from __future__ import annotations
@@ -18,205 +17,91 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import random
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from upon.config import Home, Settings
-from upon.errors import ConfigError, UponError
+from upon.config import Settings
+from upon.errors import ConfigError
 from upon.events import Event
 from upon.logs import get_logger
 from upon.part import Part
-from upon.triggers.checkpoint import Checkpoint
-from upon.triggers.publisher import Publisher
-from upon.triggers.source import Context, Stopped, Then
-from upon.triggers.sources_file import SourceSpec, read_sources_file, spec
+from upon.triggers import applied, report
+from upon.triggers.applied import Wanted
+from upon.triggers.report import Report, SourceReport
+from upon.triggers.sources import Sources
+from upon.triggers.sources_file import Fault, spec
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds before a failed source is made anew."""
-STEADY = 60.0
-"""A source that ran for so many seconds was well: its next failure counts as the first."""
 READY_WITHIN = 20.0
 """Seconds after which the part is ready even if a source is not: it may be that instrument's fault."""
-SOURCES_STOP, PUBLISHER_STOP = 1.5, 1.0
-"""Seconds that the sources, and then the publisher, get to stop."""
+LOOK_EVERY = 1.0
+"""Seconds between looks at what was applied, and between reports of counts."""
 
 log = get_logger(__name__)
-Publish = Callable[[Event, Then | None], None]
-
-
-class Supervised:
-    """One source in its thread, restarted when it fails.
-
-    Attributes:
-        settled: set once it is ready, has failed, or has ended.
-        failure: why it is not running, while it is not.
-    """
-
-    def __init__(self, source: SourceSpec, home: Home, publish: Publish) -> None:
-        self.name = source.name
-        self.settled = threading.Event()
-        self.failure: BaseException | None = None
-        self._spec, self._publish = source, publish
-        self._folder = home.sources / source.name
-        self._stopping = threading.Event()
-        self._log = log.bind(source=source.name, kind=source.config.kind)
-        self._checkpoint: Checkpoint | None = None
-        self._thread = threading.Thread(target=self._run, name=f"source-{source.name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ask it to stop; `join` waits for it."""
-        self._stopping.set()
-
-    def join(self, timeout: float) -> bool:
-        """Wait until it has stopped; return whether it has."""
-        self._thread.join(max(0.0, timeout))
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        """Put the checkpoint on the disk and let it go, once nothing is acknowledged any more."""
-        if self._checkpoint is not None:
-            try:
-                self._checkpoint.close()
-            except UponError as error:
-                self._log.error(str(error), action="stop")
-
-    def _run(self) -> None:
-        pause, said = FIRST_PAUSE, ""
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            error = self._attempt()
-            self.failure = error
-            self.settled.set()
-            if error is None:
-                return
-            if time.monotonic() - begun >= STEADY:
-                pause, said = FIRST_PAUSE, ""
-            if said != (said := f"{type(error).__name__}: {error}"):
-                self._say(error)
-            if isinstance(error, ConfigError):
-                return
-            self._stopping.wait(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    def _attempt(self) -> BaseException | None:
-        """Run a new instance to its end; return why it failed, if it did."""
-        try:
-            # One for all attempts: what a failed instance published is acknowledged while the next one runs.
-            if self._checkpoint is None:
-                self._checkpoint = Checkpoint(self._folder)
-            context = Context(self._publish, self._checkpoint, self._stopping, self._log, self._on_ready)
-            self._spec.cls(self._spec.config, context).run()
-        except Stopped:
-            return None
-        except Exception as error:  # a stranger's source may raise anything; none may stop the others
-            return error
-        if not self._stopping.is_set():
-            self._log.info("the source has ended: there is no more input", action="end")
-        return None
-
-    def _on_ready(self) -> None:
-        if self.failure is not None:
-            self._log.info("the source runs again", action="recover")
-        self.failure = None
-        self.settled.set()
-
-    def _say(self, error: BaseException) -> None:
-        if isinstance(error, ConfigError):
-            self._log.error(f"the source cannot run: {error}", action="fail")
-        elif isinstance(error, UponError):
-            self._log.warning(f"the source failed and will be tried again: {error}", action="fail")
-        else:
-            self._log.error("the source failed and will be tried again", action="fail", exc_info=error)
-
-
-class Sources:
-    """Several sources and their publisher, from start to stop.
-
-    Args:
-        sources: what to run.
-        settings: the home, Kafka's address and the topics.
-        on_event: called with each event once Kafka has it, from the publisher's thread.
-
-    Raises:
-        ConfigError: no Kafka address is known.
-    """
-
-    def __init__(
-        self, sources: Sequence[SourceSpec], settings: Settings, on_event: Callable[[Event], None] | None = None
-    ) -> None:
-        self.publisher = Publisher(settings.need_kafka(), settings.topics)
-        self._on_event = on_event
-        self.running = [Supervised(source, settings.places, self._publish) for source in sources]
-        for source in self.running:
-            source.start()
-
-    def wait_ready(self, timeout: float) -> bool:
-        """Wait until Kafka answers and each source is ready or has failed; return whether so within `timeout` s."""
-        until = time.monotonic() + timeout
-        waited_for = [self.publisher.connected, *(source.settled for source in self.running)]
-        return all(event.wait(max(0.0, until - time.monotonic())) for event in waited_for)
-
-    def stop(self) -> None:
-        """Stop the sources, then the publisher, then the checkpoints. Below 3 s, whatever hangs."""
-        for source in self.running:
-            source.stop()
-        if not self._join(SOURCES_STOP / 2):
-            self.publisher.refuse()  # one may be waiting for room
-            self._join(SOURCES_STOP / 2)
-        for source in self.running:
-            if not source.join(0):
-                log.warning("a source does not stop; it is left", action="stop", source=source.name)
-        if not self.publisher.close(PUBLISHER_STOP):
-            left = self.publisher.outstanding
-            log.warning("events are not in Kafka yet; their sources repeat them", action="stop", events=left)
-        for source in self.running:
-            source.close()
-
-    def _join(self, timeout: float) -> bool:
-        until = time.monotonic() + timeout
-        return all(source.join(until - time.monotonic()) for source in self.running)
-
-    def _publish(self, event: Event, then: Then | None = None) -> None:
-        if self._on_event is None:
-            self.publisher.publish(event, then)
-            return
-        on_event = self._on_event
-
-        def safe() -> None:
-            if then is not None:
-                then()
-            on_event(event)
-
-        self.publisher.publish(event, safe)
-
-
-def configured(settings: Settings) -> list[SourceSpec]:
-    """Return the sources to run by the settings.
-
-    Raises:
-        ConfigError: the sources file is missing or wrong.
-    """
-    if settings.sources:
-        return read_sources_file(Path(settings.sources))
-    default = settings.places.path / "sources.yaml"
-    return read_sources_file(default) if default.exists() else []
 
 
 async def main(part: Part, settings: Settings) -> None:
     """Run the part `sources`."""
-    specs = configured(settings)
-    if not specs:
-        part.ready(sources=[])
-        await part.stopping.wait()
+    home = settings.places.path
+    seen = applied.mark(home)
+    wanted = _wanted(settings)
+    sources = Sources(settings)
+    try:
+        await _apply(sources, wanted)
+        await _first(part, lambda: sources.wait_ready(READY_WITHIN))
+        if not part.stopping.is_set():
+            _tell_ready(part, sources, wanted)
+        while not part.stopping.is_set():
+            _report(home, sources, wanted)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(part.stopping.wait(), LOOK_EVERY)
+            if seen != (seen := applied.mark(home)):
+                wanted = _wanted(settings)
+                await _apply(sources, wanted)
+                log.info("sources were applied", action="apply", file=wanted.file, sources=len(wanted.specs))
+    finally:
+        await _in_thread(sources.stop)
+        _report(home, sources, wanted)
+
+
+def _wanted(settings: Settings) -> Wanted:
+    """Return what shall run; if that cannot be read as a whole, nothing with the reason."""
+    try:
+        wanted = applied.wanted(settings)
+    except ConfigError as error:
+        wanted = Wanted("", faults=(Fault("", error),))
+    for fault in wanted.faults:
+        log.error(f"the source cannot run: {fault.error}", action="fail", source=fault.name)
+    return wanted
+
+
+async def _apply(sources: Sources, wanted: Wanted) -> None:
+    await _in_thread(lambda: sources.apply(wanted.specs))
+
+
+def _tell_ready(part: Part, sources: Sources, wanted: Wanted) -> None:
+    failing = {one.name: str(one.failure) for one in sources.running.values() if one.failure is not None}
+    failing |= {fault.name or "sources": str(fault.error) for fault in wanted.faults}
+    part.ready(sources=list(sources.running), failing=failing)
+
+
+def _report(home: Path, sources: Sources, wanted: Wanted) -> None:
+    """Write the report, if it says something new."""
+    whole = [fault for fault in wanted.faults if not fault.name]
+    wrong = [SourceReport(name=one.name, state="wrong", reason=str(one.error)) for one in wanted.faults if one.name]
+    said = Report(
+        pid=os.getpid(),
+        file=wanted.file,
+        problem=str(whole[0].error) if whole else "",
+        sources=(*(one.report() for one in sources.running.values()), *wrong),
+    )
+    if said == report.read(home):
         return
-    await _run(part, settings, specs, None)
+    try:
+        report.write(home, said)
+    except OSError as error:
+        log.debug("the report cannot be written", action="report", reason=error.strerror)
 
 
 async def watch(
@@ -244,23 +129,22 @@ async def watch(
     def in_loop(event: Event) -> None:
         loop.call_soon_threadsafe(on_event, event)
 
-    await _run(part, settings, specs, in_loop)
-
-
-async def _run(
-    part: Part, settings: Settings, specs: Sequence[SourceSpec], on_event: Callable[[Event], None] | None
-) -> None:
-    sources = Sources(specs, settings, on_event)
+    sources = Sources(settings, in_loop)
     try:
-        ready = _in_thread(lambda: sources.wait_ready(READY_WITHIN))
-        stopping = asyncio.ensure_future(part.stopping.wait())
-        await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
+        sources.apply(specs)
+        await _first(part, lambda: sources.wait_ready(READY_WITHIN))
         if not part.stopping.is_set():
-            failing = {source.name: str(source.failure) for source in sources.running if source.failure is not None}
-            part.ready(sources=[source.name for source in sources.running], failing=failing)
-        await stopping
+            _tell_ready(part, sources, Wanted("", tuple(specs)))
+        await part.stopping.wait()
     finally:
         await _in_thread(sources.stop)
+
+
+async def _first(part: Part, work: Callable[[], object]) -> None:
+    """Run `work` in a thread until it is done or the part shall stop."""
+    stopping = asyncio.ensure_future(part.stopping.wait())
+    await asyncio.wait((_in_thread(work), stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
 
 
 def _in_thread(work: Callable[[], object]) -> asyncio.Future[None]:
@@ -268,16 +152,22 @@ def _in_thread(work: Callable[[], object]) -> asyncio.Future[None]:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
-    def finish() -> None:
-        if not done.done():
+    def finish(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
             done.set_result(None)
+        else:
+            done.set_exception(error)
 
     def run() -> None:
+        failed: BaseException | None = None
         try:
             work()
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(finish)
+        except BaseException as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, failed)
 
     threading.Thread(target=run, daemon=True).start()
     return done

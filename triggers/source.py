@@ -38,7 +38,9 @@ different keys may overtake each other.
 **Sources whose world forgets.** A monitor or a socket does not repeat what the process had in memory when it died.
 Such a source says so in its documentation and emits the present state when it starts.
 
-Not here: how events travel (`publisher`), how sources are found (`registry`) and restarted (`runner`).
+**Replaying.** A source that can say again what it has announced also has a `replay`.
+
+Not here: how events travel (`publisher`), how sources are found (`registry`) and restarted (`supervised`).
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ import re
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
@@ -156,3 +158,18 @@ class Source(ABC, Generic[C]):
             ConfigError: it can never work as it is configured.
             SourceError: it cannot go on now; the message says why and what to do.
         """
+
+    def replay(self, since_ns: int | None, paths: str | None) -> Iterator[Event]:
+        """Yield again what was announced and is there still, with the ids that it had: a new rule may want it.
+
+        Rules that have run on an event do not run again, for its id is the same. Called without `run`, in another
+        process, while the source runs; its checkpoint can be read only.
+
+        Args:
+            since_ns: only what happened since then, ns since the epoch.
+            paths: only what matches this glob.
+
+        Raises:
+            SourceError: this kind of source cannot (the default), or not now.
+        """
+        raise SourceError(f"a source of kind {self.config.kind!r} cannot announce again what is past")

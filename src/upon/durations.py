@@ -1,13 +1,16 @@
 """Durations as people write them in YAML and on the command line: ``500ms``, ``2s``, ``30m``, ``1h30m``, ``7d``.
 
 One parser for rules, sources and settings, so that a duration means the same everywhere. In code a duration is
-always a float of seconds. Not here: months and years, which have no fixed length.
+always a float of seconds. A moment in the past is a duration ago, or a date and time. Not here: months and years,
+which have no fixed length.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import time
+from datetime import datetime
 
 from upon.errors import InputError
 
@@ -62,3 +65,29 @@ def _refused(value: object) -> DurationError:
     return DurationError(
         f"{value!r} is not a duration: write a number of seconds, or one with a unit, such as 500ms, 2s, 30m, 1h, 7d"
     )
+
+
+def parse_past(text: str, now_ns: int | None = None) -> int:
+    """Return a moment in the past as people write it on the command line, in ns since the epoch.
+
+    Args:
+        text: a duration ago (``30m``, ``7d``), or a date with or without a time, RFC 3339; without an offset it is
+            local time.
+        now_ns: default now.
+
+    Raises:
+        DurationError: it is neither.
+    """
+    try:
+        ago = parse_duration(text)
+    except DurationError:
+        pass
+    else:
+        return (time.time_ns() if now_ns is None else now_ns) - round(ago * 1e9)
+    try:
+        return round(datetime.fromisoformat(text.strip()).timestamp() * 1e9)
+    except (ValueError, OverflowError, OSError):
+        raise DurationError(
+            f"{text!r} is no moment in the past: write how long ago, such as 30m or 7d, or a date and time such as "
+            "2026-03-01T12:00:00Z"
+        ) from None

@@ -30,6 +30,7 @@ COMMANDS = [
     ("sites", "upon.cli.sites", LOOK),
     ("functions", "upon.cli.functions", AUTHOR),
     ("rules", "upon.cli.rules", AUTHOR),
+    ("sources", "upon.cli.sources", AUTHOR),
     ("deadletters", "upon.cli.deadletters", REPAIR),
     ("doctor", "upon.cli.doctor", REPAIR),
 ]

@@ -10,8 +10,8 @@ import pytest
 from upon.errors import ConfigError
 from upon.triggers.options import options_table
 from upon.triggers.publisher import MAX_BYTES, MAX_EVENTS
-from upon.triggers.runner import FIRST_PAUSE, LONGEST_PAUSE
 from upon.triggers.sources_file import read_sources
+from upon.triggers.supervised import FIRST_PAUSE, LONGEST_PAUSE
 
 DOC = (Path(__file__).parents[3] / "docs" / "sources.md").read_text()
 YAML = re.findall(r"```yaml\n(.*?)```", DOC, re.DOTALL)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from upon.config import Settings
 from upon.errors import ConfigError
+from upon.triggers.applied import apply, forget, mark, wanted
 from upon.triggers.filesystem import FilesystemSource
 from upon.triggers.registry import find_source, kinds
-from upon.triggers.sources_file import read_sources, read_sources_file, spec
+from upon.triggers.sources import plan
+from upon.triggers.sources_file import read_each, read_sources, read_text, spec
 
 GOOD = """\
 version: 1
@@ -24,8 +27,7 @@ sources:
 
 
 def test_reads_each_source_with_paths_relative_to_the_file(tmp_path: Path) -> None:
-    (tmp_path / "sources.yaml").write_text(GOOD)
-    first, second = read_sources_file(tmp_path / "sources.yaml")
+    first, second = read_sources(GOOD, "sources.yaml", tmp_path)
     assert (first.cls, first.name) == (FilesystemSource, "incoming")
     assert first.config.path == tmp_path / "incoming"  # type: ignore[attr-defined]
     assert first.config.settle == 2.0  # type: ignore[attr-defined]
@@ -84,7 +86,7 @@ def test_says_where_and_what_is_wrong(text: str, message: str) -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read: No such file"):
-        read_sources_file(tmp_path / "no.yaml")
+        read_text(tmp_path / "no.yaml")
 
 
 def test_a_source_made_in_code_is_checked_alike() -> None:
@@ -102,3 +104,40 @@ def test_every_option_of_every_built_in_source_is_described() -> None:
     for kind in kinds():
         for name, field in find_source(kind).Config.model_fields.items():
             assert field.description, f"{kind}.{name}"
+
+
+def test_one_wrong_source_leaves_the_others() -> None:
+    text = (
+        GOOD + "  - {name: bad, kind: filesystem}\n  - {kind: nothing}\n  - {name: other, kind: filesystem, path: x}\n"
+    )
+    specs, faults = read_each(text, "s.yaml", Path("/"))
+    assert [spec.name for spec in specs] == ["incoming", "other"]
+    assert [fault.name for fault in faults] == ["bad", "sources[3]", "other"]
+    assert str(faults[0].error).startswith("s.yaml:9:5: sources[2].path: is required")
+
+
+def test_what_was_applied_is_what_runs_until_something_else_is(tmp_path: Path) -> None:
+    settings = Settings.load(tmp_path / "home")
+    home = settings.places.path
+    assert wanted(settings).specs == ()
+    (tmp_path / "sources.yaml").write_text(GOOD)
+    before = mark(home)
+    apply(home, tmp_path / "sources.yaml")
+    assert mark(home) != before
+    (tmp_path / "sources.yaml").write_text("half of an ed")
+    found = wanted(settings)
+    assert [spec.name for spec in found.specs] == ["incoming", "other"]
+    assert found.specs[0].config.model_dump()["path"] == tmp_path / "incoming"
+    with pytest.raises(ConfigError):
+        apply(home, tmp_path / "sources.yaml")
+    assert wanted(settings) == found
+    forget(home)
+    assert wanted(settings).specs == ()
+
+
+def test_only_what_changed_is_started_anew() -> None:
+    a, b, b2, c = (spec("filesystem", {"name": name, "path": path}) for name, path in ("aA", "bB", "bX", "cC"))
+    assert plan({}, [a, b]) == ([], [a, b])
+    assert plan({"a": a, "b": b}, [a, b2, c]) == (["b"], [b2, c])
+    assert plan({"a": a, "b": b}, []) == (["a", "b"], [])
+    assert plan({"a": a}, [a]) == ([], [])

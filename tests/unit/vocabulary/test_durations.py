@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.durations import DurationError, format_duration, parse_duration
+from upon.durations import DurationError, format_duration, parse_duration, parse_past
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,11 @@ def test_what_is_formatted_reads_back(milliseconds: int) -> None:
 
 def test_formats_in_the_largest_whole_unit() -> None:
     assert [format_duration(n) for n in (1800, 0.5, 90, 86400, 0)] == ["30m", "500ms", "90s", "1d", "0s"]
+
+
+def test_a_moment_in_the_past() -> None:
+    assert parse_past("90s", now_ns=100_000_000_000) == 10_000_000_000
+    assert parse_past("1970-01-01T00:01:00Z") == 60_000_000_000
+    assert parse_past("2026-03-01") == parse_past("2026-03-01T00:00:00")
+    with pytest.raises(DurationError, match="no moment in the past"):
+        parse_past("yesterday")
