@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import eventually
 from upon.config import Settings
 from upon.errors import ConfigError
 from upon.events import Event
@@ -54,9 +55,12 @@ async def test_a_sources_file_that_is_wrong_or_missing_is_said_and_ends_nothing(
         settings = Settings.load(tmp_path / "home", kafka="127.0.0.1:9", sources=str(tmp_path / name))
         part = Part("sources")
         running = asyncio.create_task(main(part, settings))
-        async with asyncio.timeout(30):
-            while problem not in (((found := report.read(tmp_path / "home")) and found.problem) or ""):
-                await asyncio.sleep(0.01)
+
+        async def told() -> bool:
+            found = report.read(tmp_path / "home")
+            return found is not None and problem in found.problem  # noqa: B023
+
+        await eventually(told, problem)
         assert not running.done()
         part.stopping.set()
         await running
