@@ -30,7 +30,7 @@ from upon.kafka.admin import ensure_topics
 from upon.kafka.follow import follow
 from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
-from upon.part import Part
+from upon.part import Part, client_id
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
 from upon.topics import TopicSpec
@@ -132,7 +132,9 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
     datadir = Path(settings.home) / "streams"
     datadir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
-        **kafka_settings.faust_app(settings.need_kafka(), CLIENT_ID, f"{settings.prefix}.streams", str(datadir)),
+        **kafka_settings.faust_app(
+            settings.need_kafka(), client_id(CLIENT_ID), f"{settings.prefix}.streams", str(datadir)
+        ),
         TableManager=_NoTables,
     )
     events = app.topic(

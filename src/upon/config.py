@@ -13,8 +13,11 @@ profile, default. Nothing here opens a connection.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +29,13 @@ from upon.durations import parse_duration
 from upon.errors import ConfigError
 from upon.topics import Topics
 
-PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher")
+PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources")
+PRIVATE = 0o700
+"""Mode of the home and of the folders in it: arguments, results and logs are nobody else's."""
+FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "logs", "run")
+"""Each part's folder in the home, the logs, and what runs."""
+SECRETS = ("token", "database")
+"""Settings whose value no message shows."""
 
 
 class Home:
@@ -90,20 +99,60 @@ class Home:
             raise ConfigError(f"{self.profile}: {error}; correct it, or remove it and run `upon up`") from error
         return profile
 
+    def make(self) -> list[Path]:
+        """Make the folder, private to its owner; return what was open to others before and is not any more.
+
+        The folders of the parts are closed each, for they may stand in a folder that somebody opens again.
+
+        Raises:
+            ConfigError: it cannot be made, or not be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ConfigError(
+                f"the home {self.path} cannot be {'written' if self.path.is_dir() else 'made'}: {error.strerror}; "
+                "correct its owner and modes, or choose another with --home DIR or UPON_HOME"
+            ) from error
+        return [place for place in (self.path, *(self.path / name for name in FOLDERS)) if _closed(place)]
+
     def write_profile(self, **values: str) -> None:
         """Set values in the profile; the file is replaced whole, readable by its owner alone."""
         profile = {**self.read_profile(), **values}
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         write_private(self.profile, json.dumps(profile, indent=2) + "\n")
 
 
+def _closed(place: Path) -> bool:
+    """Take a folder's rights from everybody but its owner; return whether anybody had one."""
+    try:
+        mode = stat.S_IMODE(place.stat().st_mode)
+        if not mode & 0o077:
+            return False
+        place.chmod(mode & PRIVATE)
+    except OSError:  # not there; or not ours, and then its owner has chosen its modes
+        return False
+    return True
+
+
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, mode 0600, so that a reader sees the old or the new one whole."""
+    """Replace a file in one step, mode 0600, so that a reader sees the old or the new one whole.
+
+    Raises:
+        OSError: it could not be written; the old one stands, and nothing is left beside it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 class Settings(BaseSettings):
@@ -151,10 +200,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
+            value = "" if name in SECRETS else f", not {first['input']!r}"
             raise ConfigError(
-                f"setting {name} (environment UPON_{name.upper()} or {place.profile}): "
-                f"{first['msg']}, not {first['input']!r}"
-            ) from error
+                f"setting {name} (environment UPON_{name.upper()} or {place.profile}): {first['msg']}{value}"
+            ) from (None if name in SECRETS else error)
 
     def __init__(self, _profile: dict[str, Any] | None = None, **values: Any) -> None:
         super().__init__(**values, _profile=_profile or {})

@@ -7,10 +7,11 @@ many times a second) is let through once in a while.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -38,6 +39,22 @@ class _Repeats(logging.Filter):
         return True
 
 
+class _Unfailing:
+    """A stream that drops what it cannot write: a log on a full disk must not end what it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure(part: str, level: str = "info") -> None:
     """Send this process's logs, and those of the libraries it uses, to stderr.
 
@@ -58,7 +75,7 @@ def configure(part: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=part)

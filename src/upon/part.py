@@ -4,25 +4,35 @@
         └────────────────────┴────── exception ──────▶ logged, exit 1     (a UponError: exit 2, one line)
 
 A part's `main(part, settings)` calls `part.ready(...)` once it can do its work and returns soon after
-`part.stopping` is set. The supervisor learns of readiness through the file descriptor in UPON_READY_FD:
-one JSON line with what the part wants known. Not here: restarts (the supervisor's) and daemonizing.
+`part.stopping` is set. The supervisor learns of readiness through the file descriptor in UPON_READY_FD: a JSON line
+with what the part wants known, and another whenever that changes (`part.report`).
+Not here: restarts (the supervisor's) and daemonizing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 from typing import Any
 
 from upon.config import Settings
 from upon.errors import KafkaUnavailable, UponError
 from upon.kafka.answers import answers
 from upon.logs import configure, get_logger
+from upon.machine import refusal
 
 READY_FD = "UPON_READY_FD"
+SUPERVISOR = "UPON_SUPERVISOR"
+"""The environment variable in which a part has its supervisor: process id and start time."""
+CLIENT_MARK = "@"
+"""Stands in a Kafka client id before the system that the client belongs to: HOST/PID:START of its supervisor."""
 KAFKA_PATIENCE = 120.0
 """Seconds that a part waits for the broker at its start."""
 log = get_logger(__name__)
@@ -39,15 +49,37 @@ class Part:
     def __init__(self, name: str) -> None:
         self.name = name
         self.stopping = asyncio.Event()
+        self._reports: SimpleQueue[str] | None = None
+        self._info: dict[str, Any] = {}
+        if (descriptor := os.environ.pop(READY_FD, None)) is not None:
+            os.set_inheritable(int(descriptor), False)  # what this part starts must not hold it open
+            self._reports = SimpleQueue()
+            # a supervisor that is stopped does not read: it must not hold up this part
+            threading.Thread(target=_write, args=(int(descriptor), self._reports), daemon=True).start()
 
     def ready(self, **info: Any) -> None:
         """Tell the supervisor, if there is one, that the part does its work; `info` must be JSON."""
         log.info("ready", action="ready", pid=os.getpid(), **info)
-        descriptor = os.environ.pop(READY_FD, None)
-        if descriptor is None:
-            return
-        with os.fdopen(int(descriptor), "w") as pipe:
-            pipe.write(json.dumps({"part": self.name, "pid": os.getpid(), **info}) + "\n")
+        self.report(pid=os.getpid(), **info)
+
+    def report(self, **info: Any) -> None:
+        """Tell the supervisor what has changed since; `upon status` shows it. Any thread may call this, once ready."""
+        self._info = {**self._info, **info}
+        if self._reports is not None:
+            self._reports.put(json.dumps({"part": self.name, **self._info}))
+
+
+def client_id(name: str) -> str:
+    """Return how a part calls itself to Kafka: its name, and its system if `upon up` runs it."""
+    supervisor = os.environ.get(SUPERVISOR)
+    return f"{name}{CLIENT_MARK}{socket.gethostname()}/{supervisor}" if supervisor else name
+
+
+def _write(descriptor: int, reports: SimpleQueue[str]) -> None:
+    with contextlib.suppress(OSError), os.fdopen(descriptor, "w") as pipe:
+        while True:
+            pipe.write(reports.get() + "\n")
+            pipe.flush()
 
 
 Main = Callable[[Part, Settings], Awaitable[None]]
@@ -68,7 +100,10 @@ def run_part(name: str, settings: Settings, main: Main, *, needs_kafka: bool = T
     except UponError as error:
         log.error(str(error), action="stop", error=type(error).__name__)
         return 2
-    except Exception:
+    except Exception as error:
+        if said := refusal(error):
+            log.error(said, action="stop", error=type(error).__name__)
+            return 1
         log.exception("stopped by an unexpected error", action="stop")
         return 1
     return 0

@@ -20,8 +20,8 @@ RUN, LOOK, AUTHOR, REPAIR = "Run", "Look", "Author", "Repair"
 
 COMMANDS = [
     ("up", "upon.cli.up", RUN),
-    ("down", "upon.cli.up", RUN),
-    ("status", "upon.cli.up", RUN),
+    ("down", "upon.cli.down", RUN),
+    ("status", "upon.cli.status", RUN),
     ("watch", "upon.cli.watch", RUN),
     ("part", "upon.cli.part", RUN),
     ("invoke", "upon.cli.invoke", RUN),
@@ -114,9 +114,10 @@ def explain(error: Exception) -> int:
     from rich.text import Text
 
     from upon.errors import ConfigError, InputError, UponError
+    from upon.machine import refusal
 
-    text = str(error)
-    if not isinstance(error, UponError):
+    text = refusal(error) or str(error)
+    if not isinstance(error, UponError) and not refusal(error):
         text = f"unexpected {type(error).__name__}: {text}\nThis is a fault of Upon: `upon --debug …` shows more."
     Console(stderr=True, highlight=False).print(Text("error", "bold red"), Text(text), soft_wrap=True)
     return 2 if isinstance(error, InputError | ConfigError) else 1

@@ -7,9 +7,11 @@ import contextlib
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from upon.config import PRIVATE
 from upon.part import READY_FD
 
 LARGEST_LOG = 10 * 1024 * 1024
@@ -20,22 +22,28 @@ class Child:
     """A running process.
 
     Attributes:
-        ready: set when the child said so; the result is what it told (empty if it ended without).
+        ready: done when the child said so; the result is what it told (empty if it ended without).
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, ready: asyncio.Task[dict[str, Any]]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.pid = process.pid
-        self.ready = ready
+        self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def spawn(cls, argv: list[str], environment: dict[str, str], log: Path) -> Child:
+    async def spawn(
+        cls, argv: list[str], environment: dict[str, str], log: Path, on_report: Callable[[dict[str, Any]], None]
+    ) -> Child:
         """Start `argv` with `environment` over ours, output appended to `log`.
+
+        Args:
+            on_report: called with what the child tells after it was ready.
 
         Raises:
             OSError: the program cannot be started, or the log not be written.
         """
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         if log.exists() and log.stat().st_size > LARGEST_LOG:
             os.replace(log, log.with_name(log.name + ".1"))
         reading, writing = os.pipe()
@@ -46,7 +54,7 @@ class Child:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**os.environ, **environment, READY_FD: str(writing)},
+                    env={**_inherited(), **environment, READY_FD: str(writing)},
                     pass_fds=(writing,),
                     start_new_session=True,
                 )
@@ -55,7 +63,9 @@ class Child:
             raise
         finally:
             os.close(writing)
-        return cls(process, asyncio.create_task(_read_ready(reading)))
+        child = cls(process)
+        child._hearing = asyncio.create_task(child._hear(reading, on_report))
+        return child
 
     async def wait(self) -> int:
         """Wait for the end; return the exit code, negative for a signal."""
@@ -71,14 +81,28 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    async def _hear(self, descriptor: int, on_report: Callable[[dict[str, Any]], None]) -> None:
+        """Read what the child tells, a JSON line each, of whatever length, until it closes its end."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+        )
+        rest = b""
+        try:
+            while data := await reader.read(65_536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    info = dict(json.loads(line))
+                    if not self.ready.done():
+                        self.ready.set_result(info)
+                    else:
+                        on_report(info)
+        finally:
+            transport.close()
+            if not self.ready.done():
+                self.ready.set_result({})
 
-async def _read_ready(descriptor: int) -> dict[str, Any]:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
-    )
-    try:
-        line = await reader.readline()
-        return dict(json.loads(line)) if line else {}
-    finally:
-        transport.close()
+
+def _inherited() -> dict[str, str]:
+    """Return the environment that a child gets from ours: all but what is between us and who started us."""
+    return {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}

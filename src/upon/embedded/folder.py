@@ -18,10 +18,8 @@ from typing import Any
 
 from upon.config import write_private
 from upon.embedded import jars, properties
+from upon.embedded.parts import ROOM
 from upon.errors import KafkaStartError
-
-ROOM = 64 * 1024 * 1024
-"""Bytes that must be free to start: less would be full within minutes."""
 
 
 @dataclass(frozen=True, slots=True)

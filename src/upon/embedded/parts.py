@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 KAFKA = "kafka"
 PARTS = ("service", "streams", "dispatcher", "manager", "sources")
@@ -24,15 +25,14 @@ STEADY = 30.0
 """A part that was up for so many seconds is healthy: its next death counts as the first."""
 GIVE_UP = 3
 """How often a part may die before it was ever ready; then `upon up` stops and says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the parts meet, chosen before any of them starts."""
-
-    kafka: str
-    service: str  # HOST:PORT
-    dispatcher: str  # tcp://HOST:PORT
+SAID_WHY = 2
+"""Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
+OPTIONAL = ("sources",)
+"""Parts without which the others work: one of these that does not start is tried again now and then."""
+STOPPED = (0, 143, -15)
+"""Exit codes of a part that was told to stop (143: Java's way to say so)."""
+ROOM = 64 * 1024 * 1024
+"""Bytes: with less on its disk Kafka is not started, for it would end again at once, and the home counts as full."""
 
 
 def command(part: str, home: str) -> list[str]:
@@ -40,14 +40,8 @@ def command(part: str, home: str) -> list[str]:
     return [sys.executable, "-m", "upon", "part", part, "--home", home]
 
 
-def environment(addresses: Addresses) -> dict[str, str]:
-    """Return what a part is told over its environment, beside its home."""
-    return {
-        "UPON_KAFKA": addresses.kafka,
-        "UPON_LISTEN": addresses.service,
-        "UPON_SERVICE": f"http://{addresses.service}",
-        "UPON_DISPATCHER": addresses.dispatcher,
-    }
+Then = Literal["again", "later", "give up"]
+"""Start the part again after `Deaths.delay`; after the longest delay, as one that does not work; or end the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +66,32 @@ class Deaths:
         """Seconds to wait before the next start: 0.1, 0.2, 0.4 … 10."""
         return min(FIRST_DELAY * 2.0 ** (max(self.in_a_row, 1) - 1), LONGEST_DELAY)
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether the part died too often without ever having been ready."""
-        return not self.ever_ready and self.in_a_row >= GIVE_UP
+    def after(self, part: str, code: int | None) -> Then:
+        """Return what to do about the last death.
+
+        Args:
+            part: its name.
+            code: its exit code, negative for a signal; None: it could not even be started.
+        """
+        if self.ever_ready or not (code == SAID_WHY or self.in_a_row >= GIVE_UP):
+            return "again"
+        return "later" if part in OPTIONAL else "give up"
+
+
+def lacks_room(part: str, free: int) -> str:
+    """Return why a part is not started now for want of room on the disk, empty if it is.
+
+    Args:
+        free: bytes free on the disk of the home.
+    """
+    if part != KAFKA or free >= ROOM:
+        return ""
+    return f"the disk of the home is full ({megabytes(free)} free, Kafka needs {megabytes(ROOM)}): waiting for room"
+
+
+def megabytes(count: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / 1024**3:.1f} GB" if count >= 1024**3 else f"{count // 1024**2} MB"
 
 
 def describe_exit(code: int) -> str:

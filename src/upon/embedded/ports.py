@@ -19,12 +19,18 @@ EPHEMERAL = 32_768
 """Where Linux's range of ports for outgoing connections begins unless set otherwise."""
 
 
-def is_free(port: int) -> bool:
-    """Return whether a server could listen at this port of 127.0.0.1 now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def is_free(port: int, host: str = HOST) -> bool:
+    """Return whether a server could listen at this port of `host` (an address of this machine, or a name) now."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        return False
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind(address)
             probe.listen()
         except OSError:
             return False

@@ -1,4 +1,8 @@
-"""What runs in a home: one supervisor at a time (a lock), and the file `upon status` and `upon down` read."""
+"""What runs in a home: one supervisor at a time (a lock), and the file `upon status` and `upon down` read.
+
+The file says what the supervisor did last; whether it is still so is looked at (`health`), for a full disk or a kill
+may have kept the supervisor from writing.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,20 @@ from typing import Any
 
 import psutil
 
-from upon.config import Home, write_private
+from upon.config import PRIVATE, Home, write_private
 from upon.errors import Conflict
 
 
 @dataclass(slots=True)
 class PartState:
-    """One part: `state` is starting, up, down (about to be restarted) or stopped."""
+    """One part: `state` is starting, up, down (about to be restarted), failed (does not start; tried now and then) or
+    stopped. `reason`: why it ended last, or does not start; empty once it is up."""
 
     state: str = "stopped"
     pids: list[int] = field(default_factory=list)
     restarts: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -38,8 +44,12 @@ class SystemState:
     parts: dict[str, PartState] = field(default_factory=dict)
 
     def write(self, home: Home) -> None:
-        """Replace the state file."""
-        home.run.mkdir(parents=True, exist_ok=True)
+        """Replace the state file.
+
+        Raises:
+            OSError: it cannot be written; the one that was there stands.
+        """
+        home.run.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         write_private(_path(home), json.dumps(asdict(self), indent=2) + "\n")
 
     @property
@@ -61,7 +71,7 @@ def read_state(home: Home) -> SystemState | None:
         raw = json.loads(_path(home).read_text())
         raw["parts"] = {name: PartState(**part) for name, part in raw["parts"].items()}
         state = SystemState(**raw)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return state if state.alive else None
 
@@ -70,7 +80,7 @@ class Lock:
     """Held by the supervisor for as long as it lives; the kernel gives it back however it ends."""
 
     def __init__(self, home: Home) -> None:
-        home.run.mkdir(parents=True, exist_ok=True)
+        home.run.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         self._descriptor = os.open(home.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,9 +1,11 @@
 """`upon up`: start all parts on one machine, keep them running, stop them all.
 
-Guarantees: one supervisor per home; a part that dies is started again, with a growing pause; after SIGTERM or SIGINT
-everything has ended within 5 s; no process stays behind, also when the supervisor itself is killed (`keeper`).
-Addresses are chosen once and kept in the profile, so that a restarted part is found where it was.
-Not here: what to run and when to try again (`parts`, pure), the broker's own affairs (`broker`).
+Guarantees: one supervisor per home; a part that dies is started again, with a growing pause, also when the disk is
+full, the keeper is killed or a log cannot be written: nothing of that ends supervision, and if anything does, the
+system stops and says so. After SIGTERM or SIGINT everything has ended within 5 s; no process stays behind, also when
+the supervisor itself is killed (`keeper`), and what stays behind all the same is stopped by the next start
+(`leftover`). Addresses are chosen once and kept in the profile, so that a restarted part is found where it was.
+Not here: what to run and when to try again (`parts`, pure), how all does (`health`), the broker's own affairs.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +23,20 @@ from typing import Any
 import psutil
 
 from upon.config import Home, Settings
-from upon.embedded import parts
+from upon.embedded import addresses, leftover, parts, rivals
 from upon.embedded.broker import Broker
 from upon.embedded.child import Child
-from upon.embedded.parts import KAFKA, PARTS, Addresses, Deaths
-from upon.embedded.ports import free_port, is_free
+from upon.embedded.folder import BrokerFolder
+from upon.embedded.groups import Groups
+from upon.embedded.health import free
+from upon.embedded.parts import KAFKA, PARTS, Deaths
 from upon.embedded.state import Lock, PartState, SystemState
+from upon.embedded.upkeep import EVERY, Upkeep
 from upon.errors import ConfigError, KafkaStartError, PartFailed, UponError
 from upon.kafka.answers import answers
 from upon.kafka.clients import unavailable
+from upon.machine import refusal
+from upon.part import SUPERVISOR
 
 STOP_GRACE = 3.0
 """Seconds that the parts have after SIGTERM; Kafka then has `KAFKA_GRACE`. Together under 5 s."""
@@ -40,8 +45,6 @@ EXTERNAL_PATIENCE = 5.0
 """Seconds that a broker named with --kafka has to answer."""
 LOG_END = 20_000
 """Bytes at the end of a part's log in which the reason of its death is looked for."""
-SAID_WHY = 2
-"""Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
 
 Say = Callable[[str, str], None]
 """Called with a part's name and one line on what happened to it."""
@@ -51,49 +54,91 @@ class Supervisor:
     """Runs one system in one home.
 
     Args:
-        settings: of the system; `kafka` set by the caller means an external broker.
+        settings: of the system; `sources` names its sources file, empty for none.
         external_kafka: address of a broker that somebody else runs; empty: run our own.
         say: told in one line whatever happens to a part.
+        locked: called once the home is this supervisor's own.
     """
 
-    def __init__(self, settings: Settings, external_kafka: str, say: Say) -> None:
+    def __init__(
+        self, settings: Settings, external_kafka: str, say: Say, locked: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
         self.home: Home = settings.places
         self.external_kafka = external_kafka
         self.say = say
         self.stopping = asyncio.Event()
         self.all_ready = asyncio.Event()
+        self._locked = locked
         self._children: dict[str, Child] = {}
         self._failure: UponError | None = None
+        self._alone = asyncio.Event()
 
     async def run(self) -> None:
         """Run the system until `stopping` is set.
 
         Raises:
-            Conflict: a system runs in this home already.
+            ConfigError: the home cannot be written, or an address is wrong or taken.
+            Conflict: a system runs in this home already, or another serves this Kafka's prefix or site.
             KafkaError: Kafka cannot be installed or started.
-            PartFailed: a part dies at its start, again and again.
+            PartFailed: a part dies at its start, again and again; or the supervision itself came to an end.
         """
+        closed = self.home.make()
         lock = Lock(self.home)
-        keeper = _start_keeper()
+        self._locked()
+        if closed:
+            self.say("home", f"closed to other users: {', '.join(map(str, closed))}")
+        self._groups = Groups()
         try:
-            self._keeper = keeper
+            await self._stop_leftovers()
             await self._prepare()
-            keepers = [asyncio.create_task(self._keep(name)) for name in self._names]
-            await self.stopping.wait()
-            await self._stop()
-            await asyncio.gather(*keepers)
+            await self._supervise()
         finally:
             self._kill_all()
-            assert keeper.stdin is not None
-            keeper.stdin.close()
-            await asyncio.to_thread(keeper.wait)
-            (self.home.run / "state.json").unlink(missing_ok=True)
+            await asyncio.to_thread(self._groups.close)
+            with contextlib.suppress(OSError):
+                (self.home.run / "state.json").unlink(missing_ok=True)
             lock.release()
         if self._failure is not None:
             raise self._failure
 
+    async def _supervise(self) -> None:
+        """Keep all parts until `stopping`, then stop them. A task that ends by itself ends the system, loudly."""
+        tasks = {asyncio.create_task(self._keep(name), name=name): name for name in self._names}
+        tending = asyncio.create_task(self._upkeep.run(), name="the home")
+        stopping = asyncio.create_task(self.stopping.wait())
+        if self.external_kafka:
+            tasks[asyncio.create_task(self._check_alone())] = "the check for other systems"
+        else:
+            self._alone.set()
+        watched: set[asyncio.Task[Any]] = {*tasks, tending}
+        while not stopping.done() and watched:
+            done, _ = await asyncio.wait({*watched, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            watched -= done
+            for task in done - {stopping}:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    failed = error if isinstance(error, UponError) else None
+                    self._failure = (
+                        self._failure
+                        or failed
+                        or PartFailed(
+                            f"the supervision of {tasks.get(task, task.get_name())} ended unexpectedly: {error!r}"
+                        )
+                    )
+                    self.stopping.set()
+        self.stopping.set()
+        self._alone.set()
+        await self._stop()
+        tending.cancel()
+        await asyncio.gather(*tasks, tending, stopping, return_exceptions=True)
+
     # ── start ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _stop_leftovers(self) -> None:
+        """Stop what a killed supervisor left, before ours starts: two dispatchers would run each task twice."""
+        settings = BrokerFolder(self.home.kafka).settings
+        for found in await asyncio.to_thread(lambda: leftover.stop_all(leftover.system(self.home.path, settings))):
+            self.say(found.name, f"left over from a supervisor that was killed (pid {found.process.pid}): stopped")
 
     async def _prepare(self) -> None:
         self._names = [*([] if self.external_kafka else [KAFKA]), *PARTS]
@@ -101,31 +146,37 @@ class Supervisor:
         self._broker = None
         if self.external_kafka:
             await _check_answers(self.external_kafka)
+            await rivals.check(self.external_kafka, self.settings.topics, self.settings.site)
         else:
             self._broker = Broker(self.home.kafka)
             await asyncio.to_thread(self._broker.prepare)
-        self.addresses = Addresses(
+        self.addresses = addresses.chosen(
             kafka=self.external_kafka or self._broker.address,  # type: ignore[union-attr]
-            service=f"127.0.0.1:{_port(profile.get('service', ''))}",
-            dispatcher=f"tcp://127.0.0.1:{_port(profile.get('dispatcher', ''))}",
+            listen=self.settings.listen,
+            dispatcher=os.environ.get("UPON_DISPATCHER", ""),
+            last_service=str(profile.get("service", "")),
+            last_dispatcher=str(profile.get("dispatcher", "")),
         )
+        self.token = self.settings.token or secrets.token_urlsafe(32)
         self.home.write_profile(
-            service=f"http://{self.addresses.service}",
+            service=self.addresses.service,
             dispatcher=self.addresses.dispatcher,
-            token=profile.get("token") or secrets.token_urlsafe(32),
+            token=self.token,
             kafka=self.addresses.kafka,
             prefix=self.settings.prefix,
             site=self.settings.site,
+            sources=self.settings.sources,
         )
         self.state = SystemState(
             pid=os.getpid(),
             started=psutil.Process().create_time(),
             kafka=self.addresses.kafka,
-            service=f"http://{self.addresses.service}",
+            service=self.addresses.service,
             site=self.settings.site,
             parts={name: PartState() for name in self._names},
         )
         self.state.write(self.home)
+        self._upkeep = Upkeep(self.home, self.state, self._groups, self.say, self.all_ready.set)
 
     async def _spawn(self, name: str) -> Child:
         if name == KAFKA:
@@ -133,12 +184,16 @@ class Supervisor:
             argv, environment = self._broker.command(), self._broker.environment()
         else:
             argv = parts.command(name, str(self.home.path))
-            environment = parts.environment(self.addresses) | {
-                f"UPON_{field.upper()}": str(getattr(self.settings, field))
-                for field in ("workers", "sources", "partitions", "log_level", "database", "prefix", "site")
-            }
-        child = await Child.spawn(argv, environment, self._log(name))
-        self._note(f"+{child.pid}")
+            environment = (
+                self.addresses.environment(name)
+                | {SUPERVISOR: leftover.myself(), "UPON_TOKEN": self.token}
+                | {
+                    f"UPON_{field.upper()}": str(getattr(self.settings, field))
+                    for field in ("workers", "sources", "partitions", "log_level", "database", "prefix", "site")
+                }
+            )
+        child = await Child.spawn(argv, environment, self._log(name), lambda info: self._upkeep.write(name, info=info))
+        self._groups.add(child.pid)
         self._children[name] = child
         return child
 
@@ -162,42 +217,98 @@ class Supervisor:
     async def _keep(self, name: str) -> None:
         """Run one part again and again until the system stops."""
         state, deaths = self.state.parts[name], Deaths()
+        if name == "dispatcher":  # two dispatchers of one site would run each task twice
+            await self._alone.wait()
         while not self.stopping.is_set():
-            began = time.monotonic()
-            child = await self._spawn(name)
-            self._write(name, state="starting", pids=[child.pid])
+            await self._wait_for_room(name)
+            if self.stopping.is_set():
+                break
+            ready_for: float | None = None
+            code: int | None = None
+            try:
+                ready_for, code = await self._live(name)
+                reason = self._reason(name) if code not in parts.STOPPED else ""
+            except Exception as error:  # the machine does not let us: no process, no descriptor, no room for its log
+                reason = refusal(error) or f"{type(error).__name__}: {error}"
+            if self.stopping.is_set():
+                break
+            deaths = deaths.died(ready_for)
+            then = deaths.after(name, code)
+            if then == "give up":
+                self._give_up(name, code, reason)
+                break
+            how = "could not be started" if code is None else f"died ({parts.describe_exit(code)})"
+            if code in parts.STOPPED:
+                how = "was stopped"
+            delay = parts.LONGEST_DELAY if then == "later" else deaths.delay
+            known = state.state == "failed" and state.reason == reason
+            self._upkeep.write(
+                name,
+                state="failed" if then == "later" else "down",
+                pids=[],
+                restarts=state.restarts + 1,
+                reason=reason or how,
+            )
+            if not known:
+                again = "tried again every" if then == "later" else "restarting in"
+                why = f": {reason}" if reason and (code is None or code > 0) else ""
+                self.say(name, f"{how}; {again} {delay:.1f} s{why}")
+            await self._sleep(delay)
+        self._upkeep.write(name, state="stopped", pids=[])
+
+    async def _live(self, name: str) -> tuple[float | None, int]:
+        """Run a part once; return for how many seconds it was ready (None: never) and its exit code."""
+        state, began = self.state.parts[name], time.monotonic()
+        child = await self._spawn(name)
+        try:
+            self._upkeep.write(name, state="failed" if state.state == "failed" else "starting", pids=[child.pid])
             info, since = await self._wait_ready(name, child), time.monotonic()
             if info is not None and not self.stopping.is_set():
-                self._write(name, state="up", info=info)
+                self._upkeep.write(name, state="up", info=info, reason="")
                 again = "again " if state.restarts else ""
                 self.say(name, f"up {again}after {since - began:.1f} s{_where(info)}")
             code = await child.wait()
+            return None if info is None else time.monotonic() - since, code
+        finally:
             child.kill_group()
-            self._note(f"-{child.pid}")
-            if self.stopping.is_set():
-                break
-            deaths = deaths.died(None if info is None else time.monotonic() - since)
-            reason = self._reason(name)
-            self._write(name, state="down", pids=[], restarts=state.restarts + 1)
-            if deaths.hopeless or (code == SAID_WHY and not deaths.ever_ready):
-                self._give_up(name, code, reason)
-                break
-            self.say(
-                name,
-                f"died ({parts.describe_exit(code)}); restarting in {deaths.delay:.1f} s"
-                + (f": {reason}" if reason and code > 0 else ""),
-            )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), deaths.delay)
-        self._write(name, state="stopped", pids=[])
+            self._groups.discard(child.pid)
 
-    def _give_up(self, name: str, code: int, reason: str) -> None:
-        message = f"{name} does not start ({parts.describe_exit(code)}): {reason or 'it said nothing'}"
-        if name == KAFKA and self._broker is not None:
+    def _give_up(self, name: str, code: int | None, reason: str) -> None:
+        how = "" if code is None else f" ({parts.describe_exit(code)})"
+        if name == KAFKA and self._broker is not None and code is not None:
             self._failure = KafkaStartError(self._broker.diagnose(self._log_end(name), code))
         else:
-            self._failure = PartFailed(f"{message}\nIts log: {self._log(name)}")
+            self._failure = PartFailed(
+                f"{name} does not start{how}: {reason or 'it said nothing'}\nIts log: {self._log(name)}"
+            )
         self.stopping.set()
+
+    # ── beside the parts ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _wait_for_room(self, name: str) -> None:
+        while (why := parts.lacks_room(name, free(self.home.path))) and not self.stopping.is_set():
+            if self.state.parts[name].reason != why.partition(" (")[0]:
+                self._upkeep.write(name, state="down", pids=[], reason=why.partition(" (")[0])
+                self.say(name, why)
+            await self._sleep(EVERY)
+
+    async def _check_alone(self) -> None:
+        """Once our stream worker is seen by all, look who else is: of two that start at once none runs beside another.
+
+        Raises:
+            Conflict: another system serves this prefix.
+        """
+        while self.state.parts["streams"].state != "up":
+            await self._sleep(0.02)
+            if self.stopping.is_set():
+                return
+        await rivals.check_prefix(self.external_kafka, self.settings.topics)
+        self._alone.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, at most until the system stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
 
     def _reason(self, name: str) -> str:
         return "" if name == KAFKA else parts.last_message(self._log_end(name).splitlines())
@@ -210,15 +321,6 @@ class Supervisor:
         except OSError:
             return ""
 
-    def _write(self, name: str, **changes: Any) -> None:
-        part = self.state.parts[name]
-        for field, value in changes.items():
-            setattr(part, field, value)
-        self.state.ready = all(p.state == "up" for p in self.state.parts.values())
-        if self.state.ready:
-            self.all_ready.set()
-        self.state.write(self.home)
-
     # ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _stop(self) -> None:
@@ -230,11 +332,6 @@ class Supervisor:
     def _kill_all(self) -> None:
         for child in self._children.values():
             child.kill_group()
-
-    def _note(self, line: str) -> None:
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.write(line + "\n")
-        self._keeper.stdin.flush()
 
     def _log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"
@@ -258,21 +355,6 @@ async def _check_answers(kafka: str) -> None:
             raise ConfigError(f"--kafka {kafka}: write HOST:PORT, or several with commas between them")
     if not await answers(kafka, EXTERNAL_PATIENCE):
         raise unavailable(kafka, f"no answer within {EXTERNAL_PATIENCE:.0f} s")
-
-
-def _start_keeper() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-I", str(Path(__file__).with_name("keeper.py"))],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-    )
-
-
-def _port(address: str) -> int:
-    """Return the port of the last run if it is still free, else a free one."""
-    port = address.rpartition(":")[2]
-    return int(port) if port.isdigit() and is_free(int(port)) else free_port()
 
 
 def _where(info: dict[str, Any]) -> str:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.embedded.parts import FIRST_DELAY, GIVE_UP, LONGEST_DELAY, STEADY, Deaths, describe_exit, last_message
+from upon.embedded.parts import (
+    FIRST_DELAY,
+    GIVE_UP,
+    LONGEST_DELAY,
+    ROOM,
+    SAID_WHY,
+    STEADY,
+    Deaths,
+    describe_exit,
+    lacks_room,
+    last_message,
+)
 
 
 @given(st.lists(st.none() | st.floats(0, 100)))
@@ -22,17 +33,28 @@ def test_the_pause_grows_and_is_bounded(lives: list[float | None]) -> None:
 def test_a_part_that_never_was_ready_is_given_up() -> None:
     deaths = Deaths()
     for _ in range(GIVE_UP):
-        assert not deaths.hopeless
+        assert deaths.after("service", 1) == "again"
         deaths = deaths.died(None)
-    assert deaths.hopeless
+    assert deaths.after("service", 1) == deaths.after("service", None) == "give up"
+
+
+def test_a_part_that_said_why_is_given_up_at_once_but_the_system_runs_without_sources() -> None:
+    deaths = Deaths().died(None)
+    assert deaths.after("service", SAID_WHY) == "give up"
+    assert deaths.after("sources", SAID_WHY) == "later"
 
 
 def test_a_part_that_was_ready_once_is_never_given_up() -> None:
     deaths = Deaths().died(1.0)
     for _ in range(20):
         deaths = deaths.died(None)
-    assert not deaths.hopeless
+    assert deaths.after("service", SAID_WHY) == "again"
     assert deaths.delay == LONGEST_DELAY
+
+
+def test_only_kafka_waits_for_room() -> None:
+    assert lacks_room("kafka", ROOM - 1).startswith("the disk of the home is full (63 MB free")
+    assert lacks_room("kafka", ROOM) == lacks_room("service", 0) == ""
 
 
 def test_an_exit_is_described_in_words() -> None:

@@ -1,0 +1,122 @@
+"""`upon status`: how the parts of this machine's system do, looked at now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from upon.cli.up import HomeOption
+
+if TYPE_CHECKING:
+    from upon.embedded.state import SystemState
+
+
+def status(
+    home: HomeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """Show each part: up or down, process ids, restarts; lag; workers busy and free; what is wrong.
+
+    Exit code 0 if all is up, 1 if anything is not: starting, degraded or stopped.
+
+    Example: upon status --json
+    """
+    from upon.config import Home
+    from upon.embedded import health
+    from upon.embedded.state import read_state
+
+    place = Home(home)
+    state = read_state(place)
+    view = health.judge(place.path, state, health.look(place, state))
+    _add_service(view, place.path, state)
+    if as_json:
+        typer.echo(json.dumps(view, indent=2))
+    else:
+        _print(view)
+    if view["state"] != "up":
+        raise typer.Exit(1)
+
+
+def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) -> None:
+    """Add what only the service knows: the workers, as the site's dispatcher reports them, and the lag."""
+    from upon.embedded.parts import KAFKA, STATUS_ORDER
+
+    workers: dict[str, Any] = {"state": "stopped" if state is None else "unknown", "pids": [], "restarts": 0}
+    workers |= {"busy": 0, "free": 0}
+    lag = None
+    parts = view["parts"]
+    if state is not None and parts["service"]["state"] == "up" and parts[KAFKA]["state"] in ("up", "external"):
+        workers, lag = _ask_service(home, state)
+    view["lag"] = lag
+    view["parts"] = {name: {**parts, "workers": workers}[name] for name in STATUS_ORDER}
+
+
+def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[str, int] | None]:
+    from upon.errors import UponError
+    from upon.sdk.client import Client
+
+    try:
+        with Client(home=home, service=state.service) as client:
+            system = client.status()
+    except UponError:
+        return {"state": "unknown", "pids": [], "restarts": 0, "busy": 0, "free": 0}, None
+    managers = [m for site in system.sites if site.name == state.site and site.state == "up" for m in site.managers]
+    busy, slots = sum(m.busy for m in managers), sum(m.slots for m in managers)
+    workers = {
+        "state": "up" if managers else "down",
+        "pids": [pid for m in managers for pid in m.workers],
+        "restarts": 0,
+        "busy": busy,
+        "free": slots - busy,
+    }
+    return workers, system.lag
+
+
+def _print(view: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if view["state"] == "stopped":
+        console.print(f"nothing runs in {view['home']}; start it with [bold]upon up[/]", soft_wrap=True)
+    else:
+        console.print(_table(view, Table(box=None, pad_edge=False)))
+        console.print(f"home {view['home']}", soft_wrap=True)
+    for trouble in view["troubles"]:
+        console.print(Text("!", "bold red"), Text(trouble), soft_wrap=True)
+
+
+def _table(view: dict[str, Any], table: Any) -> Any:
+    from rich.text import Text
+
+    for heading in ("part", "state", "pids", "restarts", "lag", ""):
+        table.add_column(heading)
+    lag = view["lag"] or {}
+    notes = {"kafka": view["kafka"], "service": view["service"], "manager": f"site {view['site']}"}
+    workers = view["parts"]["workers"]
+    notes["sources"] = _sources(view["parts"]["sources"]["info"])
+    notes["workers"] = f"{workers['busy']} busy, {workers['free']} free"
+    colours = {"up": "green", "external": "green", "starting": "yellow"}
+    for name, part in view["parts"].items():
+        behind = [str(n) for key, n in lag.items() if key.partition(":")[0] == name]
+        table.add_row(
+            name,
+            Text(part["state"], colours.get(part["state"], "red")),
+            " ".join(map(str, part["pids"])),
+            str(part["restarts"] or ""),
+            behind[0] if behind else "",
+            Text(notes.get(name, "")),
+        )
+    return table
+
+
+def _sources(info: dict[str, Any]) -> str:
+    """Return the sources that run, and why others do not, as the part reports them now."""
+    failing = info.get("failing", {})
+    well = [name for name in info.get("sources", []) if name not in failing]
+    shown = ", ".join(well[:5]) + (f" and {len(well) - 5} more" if len(well) > 5 else "")
+    return "; ".join([*([shown] if shown else []), *(f"{name} is failing: {why}" for name, why in failing.items())])
