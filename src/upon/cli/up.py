@@ -102,10 +102,13 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None) -> None:
         notify("READY=1")
         failed = [name for name, part in supervisor.state.parts.items() if part.state == "failed"]
         without = f" without {', '.join(failed)} (see `upon status`)" if failed else ""
-        say(
-            "ready",
-            f"after {time.monotonic() - began:.1f} s{without}, home {settings.home}. Ctrl-C or `upon down` stops it.",
-        )
+        took = time.monotonic() - began
+        with contextlib.suppress(OSError):
+            console.print(
+                Text("ready", "bold green"),
+                f"after {took:.1f} s{without}, home {settings.home}. Ctrl-C or `upon down` stops it.",
+                soft_wrap=True,
+            )
 
     say("upon", f"starting in {settings.home}")
     if settings.sources:

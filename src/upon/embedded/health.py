@@ -98,10 +98,8 @@ def judge(home: Path, state: SystemState | None, facts: Facts) -> dict[str, Any]
         )
     parts = {name: _part(name, part, facts) for name, part in state.parts.items()}
     if KAFKA not in parts:
-        seen = "external" if facts.kafka else "down"
-        parts[KAFKA] = {"state": seen, "pids": [], "restarts": 0, "info": {}, "reason": ""}
-        if not facts.kafka:
-            troubles.append(f"Kafka at {state.kafka} does not answer")
+        seen, reason = ("external", "") if facts.kafka else ("down", f"nobody answers at {state.kafka}")
+        parts[KAFKA] = {"state": seen, "pids": [], "restarts": 0, "info": {}, "reason": reason}
     for name, part in parts.items():
         if part["state"] in ("down", "failed"):
             troubles.append(f"{name} is {part['state']}{': ' if part['reason'] else ''}{part['reason']}")

@@ -78,7 +78,7 @@ def test_a_kafka_elsewhere_is_asked_too() -> None:
     del state.parts[KAFKA]
     assert judge(HOME, state, _facts())["parts"][KAFKA]["state"] == "external"
     view = judge(HOME, state, _facts(kafka=False))
-    assert (view["state"], view["troubles"]) == ("degraded", ["Kafka at k:1 does not answer"])
+    assert (view["state"], view["troubles"]) == ("degraded", ["kafka is down: nobody answers at k:1"])
 
 
 def test_what_a_killed_supervisor_left_is_named() -> None:
