@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_a_process_that_is_gone_is_down_whatever_was_written(gone: str) -> None:
 
 @pytest.mark.parametrize("name", [KAFKA, "service"])
 def test_a_server_that_does_not_answer_is_down(name: str) -> None:
-    view = judge(HOME, _state(), _facts(**{name: False}))
+    view = judge(HOME, _state(), replace(_facts(), **{name: False}))
     assert view["parts"][name]["state"] == "down"
     assert "does not answer" in view["troubles"][0]
 
