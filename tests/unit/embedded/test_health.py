@@ -42,9 +42,11 @@ def test_a_process_that_is_gone_is_down_whatever_was_written(gone: str) -> None:
     assert view["troubles"] == [f"{gone} is down: its process is gone"]
 
 
-@pytest.mark.parametrize("name", [KAFKA, "service"])
-def test_a_server_that_does_not_answer_is_down(name: str) -> None:
-    view = judge(HOME, _state(), replace(_facts(), **{name: False}))
+@pytest.mark.parametrize(
+    ("name", "facts"), [(KAFKA, replace(_facts(), kafka=False)), ("service", replace(_facts(), service=False))]
+)
+def test_a_server_that_does_not_answer_is_down(name: str, facts: Facts) -> None:
+    view = judge(HOME, _state(), facts)
     assert view["parts"][name]["state"] == "down"
     assert "does not answer" in view["troubles"][0]
 
