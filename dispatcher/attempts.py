@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
@@ -248,4 +249,5 @@ def _batches(tasks: list[Task], timeout: float) -> Iterator[list[Assignment]]:
 
 def _assignment(task: Task, timeout: float) -> Assignment:
     i = task.invocation
-    return Assignment(i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout)
+    cause = to_environment(i.cause)
+    return Assignment(i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout, cause)

@@ -174,6 +174,7 @@ class Assignment(Frame, frozen=True):
     payload: bytes  # `upon.serialize.pack_call` or `pack_chunk`
     items: int = 0  # 0 = one call; n = a map chunk of n calls
     timeout: float = 0.0  # s; 0 = none
+    cause: str = ""  # `upon.chains.to_environment` of the rule's cause
 
 
 class Tasks(Frame, frozen=True):

@@ -40,6 +40,7 @@ class Task(Struct, frozen=True, array_like=True, tag="task"):
     function: str  # its name, for messages
     payload: bytes
     items: int = 0  # 0 = one call; n = a map chunk
+    cause: str = ""  # as in the assignment: what its process shall know of the rule that fired it
 
 
 class Code(Struct, frozen=True, array_like=True, tag="code"):

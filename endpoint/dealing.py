@@ -63,7 +63,7 @@ def deal(
                 worker.ahead.append((seq, task))
                 worker.ahead_bytes += len(task.payload)
                 seqs.append(seq)
-                messages.append(Task(seq, task.code, task.function, task.payload, task.items))
+                messages.append(Task(seq, task.code, task.function, task.payload, task.items, task.cause))
     out.extend(Give(worker.number, messages, seqs) for worker, messages, seqs in hands if messages)
     return wanting
 

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from upon import serialize
+from upon.chains import enter
 from upon.endpoint.channel import Code, Done, Task
 from upon.endpoint.preview import preview
 from upon.errors import FunctionLoadError, PayloadTooLarge, ResultError
@@ -128,6 +129,7 @@ def run(task: Task, functions: Functions, started: int) -> Done:
         How it ended, without what it printed.
     """
     try:
+        enter(task.cause)
         function = functions.get(task.code, task.function)
         if isinstance(function, Failure):
             return Done(task.seq, started, time.time_ns(), failure=function)

@@ -62,7 +62,6 @@ class Registrar:
         self.caught_up = asyncio.Event()
         self.site_listeners: list[Callable[[], None]] = []
         """Called when a site is heard of for the first time."""
-        self._heard: dict[str, float] = {}
         self._writing = asyncio.Lock()
         self._taken_in = 0  # next offset of the registry's one partition
         self._progressed = asyncio.Event()
@@ -75,10 +74,6 @@ class Registrar:
         """
         topics = [self._topics.registry, self._topics.sites]
         await follow(self._kafka, "upon-service-registry", topics, self._take, caught_up=self.caught_up)
-
-    def heard(self, site: str) -> float:
-        """Return when a site's dispatcher was last heard, s since the epoch on this machine's clock; 0 = never."""
-        return self._heard.get(site, 0.0)
 
     def known_site(self, site: str) -> str:
         """Return `site` if a dispatcher has announced it.
@@ -192,8 +187,7 @@ class Registrar:
             return
         status = decode(record.value, SiteStatus)
         new = checked_site(status.site) not in self.registry.sites
-        self.registry.apply_site(status)
-        self._heard[status.site] = time.time() if self.caught_up.is_set() else record.timestamp / 1000
+        self.registry.apply_site(status, time.time_ns() if self.caught_up.is_set() else record.timestamp * 1_000_000)
         if new:
             for listener in self.site_listeners:
                 listener()

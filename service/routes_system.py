@@ -16,8 +16,8 @@ from upon.service.routing import LIMIT, Route, answer, limit_of
 
 def all_sites(service: Service) -> list[api.Site]:
     """Return the sites as seen now, by name."""
-    now, sites = time.time(), service.registrar.registry.sites
-    return [views.site(sites[name], now - service.registrar.heard(name)) for name in sorted(sites)]
+    now, registry = time.time_ns(), service.registrar.registry
+    return [views.site(registry.sites[name], registry.is_up(name, now)) for name in sorted(registry.sites)]
 
 
 async def list_sites(service: Service, _request: web.Request) -> web.Response:

@@ -23,9 +23,6 @@ from upon.messages import (
 )
 from upon.serialize import is_plain, loads_plain
 
-SITE_SILENT = 15.0
-"""Seconds without a word from its dispatcher after which a site counts as down."""
-
 _unpack_error = msgspec.msgpack.Decoder(api.TaskError).decode
 
 
@@ -69,9 +66,8 @@ def rule(revision: RuleRevision, activation: RuleActivation, since: int = 0, cha
     )
 
 
-def site(status: SiteStatus, silent: float) -> api.Site:
-    """Return a site as seen now; `silent`: seconds since its dispatcher was last heard."""
-    up = status.state == "up" and silent <= SITE_SILENT
+def site(status: SiteStatus, up: bool) -> api.Site:
+    """Return a site as seen now; `up`: `Registry.is_up`."""
     return api.Site(
         name=status.site,
         state="up" if up else "down",

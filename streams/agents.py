@@ -32,7 +32,9 @@ from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import DeadLetter, encode
 from upon.streams.catalogue import Catalogue
-from upon.streams.reactions import ACTION, PRINCIPAL, Fired, react
+from upon.streams.firing import CHAIN_LIMIT
+from upon.streams.reactions import PRINCIPAL, Fired, react
+from upon.streams.rules import ACTION
 from upon.topics import Topics
 
 COMMIT_INTERVAL = 0.5
@@ -61,8 +63,9 @@ class EventAgent:
         offsets: up to where each partition is done.
     """
 
-    def __init__(self, topics: Topics, catalogue: Catalogue, outbox: Outbox) -> None:
+    def __init__(self, topics: Topics, catalogue: Catalogue, outbox: Outbox, *, chain_limit: int = CHAIN_LIMIT) -> None:
         self._topics, self._catalogue, self._outbox = topics, catalogue, outbox
+        self._chain_limit = chain_limit
         self.offsets: Offsets[Any] = Offsets()
         self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_WAITING)
         self._epoch = 0  # raised when what waits is no longer ours
@@ -91,7 +94,8 @@ class EventAgent:
         self.offsets.open(work.partition, work.offset)
         self._in_hand += 1
         self._idle.clear()
-        for reaction in react(record, self._catalogue.rules, self._catalogue.registry, now):
+        catalogue = self._catalogue
+        for reaction in react(record, catalogue.rules, catalogue.registry, now, chain_limit=self._chain_limit):
             for fired in reaction.fired:
                 self._fire(work, record, fired, now)
             for about in reaction.letters:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ async def main(part: Part, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
     async with _catalogue(settings) as (catalogue, following), _outbox(settings, catalogue) as outbox:
-        agent = EventAgent(topics, catalogue, outbox)
+        agent = EventAgent(topics, catalogue, outbox, chain_limit=settings.chain_limit)
         async with _faust(settings, agent) as (app, assigned):
             committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
             crashed = asyncio.create_task(app._crashed.wait())
@@ -100,7 +101,7 @@ async def _catalogue(settings: Settings) -> AsyncIterator[tuple[Catalogue, async
         if record.topic == topics.registry:
             catalogue.take_registry(record.key or b"", record.value, record.timestamp * 1_000_000)
         else:
-            catalogue.take_site(record.value)
+            catalogue.take_site(record.value, time.time_ns() if caught_up.is_set() else record.timestamp * 1_000_000)
 
     following = asyncio.create_task(
         follow(kafka, f"{CLIENT_ID}-registry", [topics.registry, topics.sites], take, caught_up=caught_up)

@@ -58,12 +58,12 @@ class Catalogue:
                 self._changed.add(one.rule)
                 self._changed_at = max(self._changed_at, self.registry.timelines[one.rule][-1].since)
 
-    def take_site(self, value: bytes | None) -> None:
-        """Take in a record of the sites' topic."""
+    def take_site(self, value: bytes | None, heard: int) -> None:
+        """Take in a record of the sites' topic. `heard`: when, ns since the epoch on this machine's clock."""
         if value is None:
             return
         try:
-            self.registry.apply_site(decode(value, SiteStatus))
+            self.registry.apply_site(decode(value, SiteStatus), heard)
         except InputError as error:
             log.error("a site record is left out", action="registry", error=str(error))
 

@@ -7,18 +7,29 @@ Guarantee: the payload is plain data; nothing here can unpickle. Not here: Kafka
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from upon.chains import MAX_CHAIN, chain_of, chain_text
 from upon.errors import FunctionNotFound, InputError
 from upon.events import Event, time_ns
 from upon.ids import rule_invocation_id
-from upon.messages import Cause, Invocation, SiteStatus
+from upon.messages import Cause, Invocation
 from upon.registry import Registry
 from upon.serialize import dumps_plain
 from upon.streams.conditions import EvaluationError, Scope
 from upon.streams.rules import ACTION, Rule
 from upon.streams.wording import unexpected
+
+CHAIN_LIMIT = 8
+"""How often a rule may fire in one chain of events and tasks, unless a setting says otherwise."""
+FILE_READY = "upon.file.ready"
+
+
+class ChainError(InputError):
+    """A chain of firings that must not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,9 @@ class Refusal:
     reason: str
 
 
-def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing | Refusal | None:
+def fire(
+    rule: Rule, scope: Scope, registry: Registry, recorded: int, *, now: int, chain_limit: int = CHAIN_LIMIT
+) -> Firing | Refusal | None:
     """Decide what `rule` does with the event of `scope`, which its pattern matches.
 
     Args:
@@ -45,16 +58,21 @@ def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing 
         scope: the event.
         registry: functions and sites as they are now.
         recorded: when Kafka had the event, ns since the epoch.
+        now: ns since the epoch.
+        chain_limit: how often a rule may fire in one chain.
 
     Returns:
-        The firing; None when the rule's `where` is false; a refusal when something is missing or fails.
+        The firing; None when the rule's `where` is false, or the event is a file that its own task has made; a
+        refusal when something is missing or fails.
     """
     field = "where"
     try:
-        if rule.where is not None and not rule.where.holds(scope):
+        if is_output(rule, scope.event) or (rule.where is not None and not rule.where.holds(scope)):
             return None
         field = "once"
         once = default_once(scope.event) if rule.once is None else rule.once.key(scope)
+        field = "chain"
+        root, chain = _chain(rule, scope.event, chain_limit)
         field = "args"
         args = rule.args.render(scope)
         field = "kwargs"
@@ -75,9 +93,31 @@ def fire(rule: Rule, scope: Scope, registry: Registry, recorded: int) -> Firing 
         payload=payload,
         timeout=rule.timeout,
         retry=rule.retry,
-        cause=cause(rule, scope.event, recorded),
+        cause=replace(cause(rule, scope.event, recorded), root=root, chain=chain),
     )
-    return Firing(choose_site(rule.sites, registry.sites), invocation)
+    return Firing(choose_site(rule.sites, registry, now), invocation)
+
+
+def is_output(rule: Rule, event: Event) -> bool:
+    """Whether an event announces a file that the rule's own task writes, as its `outputs` say."""
+    if not rule.outputs or event.type != FILE_READY or event.subject is None:
+        return False
+    return any(one.fullmatch(event.subject) for one in rule.outputs)
+
+
+def _chain(rule: Rule, event: Event, limit: int) -> tuple[str, dict[str, int]]:
+    """Return root and firings of the chain with this firing in it. Raises ChainError when it must stop here."""
+    root, chain = chain_of(event.extensions)
+    chain[rule.name] = chain.get(rule.name, 0) + 1
+    if chain[rule.name] > limit:
+        raise ChainError(
+            f"stopped: this event descends from {limit} firings of this very rule, beginning with event {root}: a rule "
+            "that feeds itself would run for ever; exclude in its pattern what its function publishes, or raise "
+            "UPON_CHAIN_LIMIT"
+        )
+    if len(chain_text(chain)) > MAX_CHAIN:
+        raise ChainError(f"stopped: the chain that began with event {root} leads through {len(chain)} rules")
+    return root or event.id, chain
 
 
 def default_once(event: Event) -> str:
@@ -106,8 +146,8 @@ def _in_64_bits(ns: int) -> int:
     return ns if -(2**63) <= ns < 2**63 else 0
 
 
-def choose_site(candidates: Sequence[str], sites: Mapping[str, SiteStatus]) -> str:
+def choose_site(candidates: Sequence[str], registry: Registry, now: int) -> str:
     """Return the first candidate that is up; else the first that was ever heard of; else the first."""
-    known = [site for site in candidates if site in sites]
-    up = [site for site in known if sites[site].state == "up"]
+    known = [site for site in candidates if site in registry.sites]
+    up = [site for site in known if registry.is_up(site, now)]
     return (up or known or list(candidates))[0]

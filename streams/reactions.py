@@ -19,14 +19,12 @@ from upon.events import Event, read_record
 from upon.messages import DeadLetter
 from upon.registry import Registry
 from upon.streams.conditions import Scope
-from upon.streams.firing import Firing, Refusal, fire
-from upon.streams.rules import Rule
+from upon.streams.firing import CHAIN_LIMIT, Firing, Refusal, fire
+from upon.streams.rules import ACTION, Rule
 from upon.streams.wording import unexpected
 
 PRINCIPAL = "streams"
 """Who asks for the invocations that rules fire."""
-ACTION = "run"
-"""The one action of a rule: the key of the rule's spec that says what runs."""
 SLICE = 200
 """Events, or effects, after which others get their turn."""
 MAX_BAD = 100
@@ -57,7 +55,9 @@ class Rules(Protocol):
         """Return the rules whose pattern an event matches that Kafka had at `at`, ns since the epoch."""
 
 
-def react(record: Received, rules: Rules, registry: Registry, now: int) -> Iterator[Reaction]:
+def react(
+    record: Received, rules: Rules, registry: Registry, now: int, *, chain_limit: int = CHAIN_LIMIT
+) -> Iterator[Reaction]:
     """Return what a record causes, a slice of its events at a time: a record may hold hundreds of thousands.
 
     Of invocations of one record with the same site and id only the first is kept.
@@ -67,14 +67,15 @@ def react(record: Received, rules: Rules, registry: Registry, now: int) -> Itera
         rules: all of them.
         registry: functions and sites as they are now.
         now: ns since the epoch.
+        chain_limit: how often a rule may fire in one chain.
     """
     try:
-        yield from _react(record, rules, registry, now)
+        yield from _react(record, rules, registry, now, chain_limit)
     except Exception as error:  # a fault of ours must not stop the stream for all that comes after this record
         yield Reaction(letters=(letter(record, "streams", unexpected(error), now),))
 
 
-def _react(record: Received, rules: Rules, registry: Registry, now: int) -> Iterator[Reaction]:
+def _react(record: Received, rules: Rules, registry: Registry, now: int, chain_limit: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
     batch, only = _is_batch(record), only_rule(record.headers)
     seen: set[tuple[str, str]] = set()
@@ -102,7 +103,7 @@ def _react(record: Received, rules: Rules, registry: Registry, now: int) -> Iter
         if only is not None and not matching:
             letters.append(_unmatched(record, position, event, only, now))
         for rule in matching:
-            outcome = fire(rule, scope, registry, record.recorded)
+            outcome = fire(rule, scope, registry, record.recorded, now=now, chain_limit=chain_limit)
             if isinstance(outcome, Firing):
                 if (outcome.site, outcome.invocation.id) not in seen:
                     seen.add((outcome.site, outcome.invocation.id))

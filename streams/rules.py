@@ -11,6 +11,7 @@ Not here: what happens when an event comes (`upon.streams.firing`). This module 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,7 @@ class Rule:
         function, function_version: what it runs; None = the newest version.
         sites: candidates in order of preference, at least one.
         args, kwargs: templates of a list and of a mapping.
+        outputs: files that its function writes, for which it does not fire.
         timeout: s for one attempt; 0 = none.
     """
 
@@ -65,6 +67,7 @@ class Rule:
     kwargs: Template
     where: Expression | None = None
     once: Expression | None = None
+    outputs: tuple[re.Pattern[str], ...] = ()
     timeout: float = 0.0
     retry: Retry = field(default_factory=Retry)
     description: str = ""
@@ -159,6 +162,8 @@ def _compile(spec: Any, revision: int) -> tuple[Rule | None, list[Problem]]:
     """Return the rule, or None and everything that is wrong."""
     if not isinstance(spec, dict):
         return None, [((), f"a rule is a mapping with the keys name, upon and run, not {article(spec)}")]
+    if True in spec and "upon" not in spec:
+        return None, [((True,), "write upon: in place of on:, which YAML reads as the value true")]
     spec = _with_on(spec)
     shape, problems = _shape(spec)
     pattern, wrong = check_pattern(spec["upon"]) if isinstance(spec.get("upon"), dict) else (Pattern(()), [])
@@ -185,6 +190,7 @@ def _compile(spec: Any, revision: int) -> tuple[Rule | None, list[Problem]]:
         kwargs=templates["kwargs"],
         where=where,
         once=once,
+        outputs=tuple(re.compile(".*".join(map(re.escape, one.split("*"))), re.DOTALL) for one in shape.run.outputs),
         timeout=shape.run.timeout or 0.0,
         retry=_retry(shape.run.retry),
         description=shape.description,
@@ -272,6 +278,12 @@ def _located(path: Path, problem: str, file: str, positions: Positions) -> RuleE
     at = path
     if at not in positions and "on" in at:
         at = tuple(True if step == "on" else step for step in at)  # as YAML read it, see `_with_on`
-    unknown = problem.startswith(("unknown", "no event has an attribute", "rules over"))
+    unknown = problem.startswith(("unknown", "no event has an attribute", "rules over", "write upon:"))
     line, column = positions.key(at) if unknown else positions.nearest(at)
-    return RuleError(problem, file=file, line=line, column=column, field=field_name(path))
+    return RuleError(
+        problem,
+        file=file,
+        line=line,
+        column=column,
+        field=field_name(tuple("on" if step is True else step for step in path)),
+    )

@@ -73,6 +73,10 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _outputs(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,6 +106,9 @@ class RunSpec(_Spec):
     )
     args: list[Any] = Field(default=[], description="positional arguments, with ${CEL} templates")
     kwargs: dict[Any, Any] = Field(default={}, description="keyword arguments, with ${CEL} templates")
+    outputs: Annotated[list[StrictStr], BeforeValidator(_outputs)] = Field(
+        default=[], description="files that the function writes, * is any text: the rule does not fire for them"
+    )
     timeout: Annotated[float, BeforeValidator(_positive_duration)] | None = Field(
         default=None, description="longest duration of one attempt; default no limit"
     )

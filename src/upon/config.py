@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     task_timeout: Annotated[float, BeforeValidator(parse_duration)] = Field(
         0.0, description="how long a task may run whose rule or caller names no timeout, such as 30m; 0 = without end"
     )
+    chain_limit: int = Field(
+        8, ge=1, description="how often a rule may fire in one chain of events and tasks before it is stopped"
+    )
     sources: str = Field("", description="YAML file that names the event sources to run")
     partitions: int = Field(4, ge=1, description="partitions of new events, results and invocations topics")
     replication: int = Field(1, ge=1, description="replication factor of new topics")

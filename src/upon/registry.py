@@ -29,6 +29,8 @@ from upon.messages import (
 )
 
 R = TypeVar("R")
+SITE_SILENT = 15.0
+"""Seconds without a word from its dispatcher after which a site counts as down."""
 NAMED = 20
 """So many names an error lists."""
 
@@ -65,6 +67,8 @@ class Registry:
     activations: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """Which rules each number is about."""
     sites: dict[str, SiteStatus] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
+    """When each site's dispatcher was last heard, ns since the epoch on this machine's clock."""
 
     def apply(self, record: RegistryRecord, recorded: int = 0) -> None:
         """Take in one record; a newer one of the same key replaces the older.
@@ -153,9 +157,18 @@ class Registry:
             raise RuleNotFound(f"rule {rule!r} has no revision {number}; there are: {sorted(revisions) or 'none'}")
         return revisions[number]
 
-    def apply_site(self, status: SiteStatus) -> None:
-        """Take in what a dispatcher says of its site."""
+    def apply_site(self, status: SiteStatus, heard: int) -> None:
+        """Take in what a dispatcher says of its site; `heard`: when, ns since the epoch on this machine's clock."""
         self.sites[status.site] = status
+        self.heard[status.site] = heard
+
+    def is_up(self, site: str, now: int) -> bool:
+        """Whether a site counts as up: it says so, and its dispatcher was heard within `SITE_SILENT` s of `now` (ns).
+
+        The one place where this is decided, for choosing a site and for showing it.
+        """
+        status = self.sites.get(site)
+        return status is not None and status.state == "up" and now - self.heard[site] <= SITE_SILENT * 1e9
 
     def function(self, name: str, version: int | None = None) -> FunctionRecord:
         """Return a function's version, the newest when `version` is None.

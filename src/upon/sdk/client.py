@@ -17,7 +17,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from upon import api
+from upon.chains import descending
 from upon.errors import FunctionNotFound, TaskNotFound
 from upon.events import Event
 from upon.ids import new_id
@@ -56,11 +59,13 @@ class Client:
     def publish(self, event: Event | Sequence[Event]) -> list[str]:
         """Publish an event, or several in order; return their ids once Kafka has them.
 
+        Within a task that a rule fired, they carry on the chain that led there (docs/rules.md, Chains).
+
         Raises:
             EventError, PayloadTooLarge: the service does not take one of them; none is published.
         """
         events = [event] if isinstance(event, Event) else list(event)
-        body = [one.to_dict() for one in events]
+        body = [replace(one, extensions=descending(one.extensions)).to_dict() for one in events]
         return self._rest.ask("POST", path("events"), api.Published, body).ids if events else []
 
     def watch(self, *, events: bool = False, tasks: bool = False) -> Changes:

@@ -109,7 +109,7 @@ def test_other_records_leave_the_index_alone() -> None:
     feed.apply(rule("a", "x"))
     before = feed.catalogue.rules
     feed.records(FunctionRecord(name="f", version=1, code="c"))
-    feed.catalogue.take_site(encode(SiteStatus(site="local", pid=1, host="h", at=1)))
+    feed.catalogue.take_site(encode(SiteStatus(site="local", pid=1, host="h", at=1)), NOW)
     assert feed.catalogue.rules is before
     assert feed.catalogue.registry.function("f").code == "c"
     assert "local" in feed.catalogue.registry.sites
@@ -131,6 +131,6 @@ def test_what_does_not_parse_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     feed.catalogue.take_registry(b"rule/c", b"\xc1", 1)
     feed.catalogue.take_registry(b"\xff\xff", None, 1)
     feed.catalogue.take_registry(b"rule/c@x", None, 1)
-    feed.catalogue.take_site(b"\xc1")
-    feed.catalogue.take_site(None)
+    feed.catalogue.take_site(b"\xc1", NOW)
+    feed.catalogue.take_site(None, NOW)
     assert feed.matching("x") == [("b", 1)]

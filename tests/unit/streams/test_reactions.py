@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upon.chains import CHAIN, ROOT
 from upon.deadletters import ONLY_RULE, Received
 from upon.events import BATCH, Event, from_dict, time_ns
 from upon.ids import rule_invocation_id
 from upon.messages import MAX_PAYLOAD, FunctionRecord, Invocation, SiteStatus, decode, encode
-from upon.registry import Registry
+from upon.registry import SITE_SILENT, Registry
 from upon.serialize import loads_plain
 from upon.streams.conditions import Scope
 from upon.streams.firing import Firing, Refusal, choose_site, fire
@@ -41,7 +42,7 @@ def registry(*sites: tuple[str, str]) -> Registry:
     view.apply(FunctionRecord(name="f", version=1, code="c1"))
     view.apply(FunctionRecord(name="f", version=2, code="c2"))
     for name, state in sites:
-        view.apply_site(SiteStatus(site=name, pid=1, host="h", at=1, state=state))  # type: ignore[arg-type]
+        view.apply_site(SiteStatus(site=name, pid=1, host="h", at=1, state=state), NOW)  # type: ignore[arg-type]
     return view
 
 
@@ -56,7 +57,7 @@ def record(*events: Any, batch: bool = False, headers: tuple[tuple[str, bytes], 
 
 
 def test_an_invocation_has_everything_it_needs() -> None:
-    outcome = fire(rule(run={"timeout": 2}), Scope(event()), registry(), 5)
+    outcome = fire(rule(run={"timeout": 2}), Scope(event()), registry(), 5, now=NOW)
     assert isinstance(outcome, Firing)
     one = outcome.invocation
     assert (outcome.site, one.function, one.version, one.code, one.timeout) == ("local", "f", 2, "c2", 2.0)
@@ -68,7 +69,7 @@ def test_an_invocation_has_everything_it_needs() -> None:
 
 
 def test_a_named_version_is_taken() -> None:
-    outcome = fire(rule(run={"function": "f@1"}), Scope(event()), registry(), 5)
+    outcome = fire(rule(run={"function": "f@1"}), Scope(event()), registry(), 5, now=NOW)
     assert isinstance(outcome, Firing)
     assert outcome.invocation.code == "c1"
 
@@ -78,13 +79,13 @@ def test_once_decides_the_id() -> None:
     ids = {
         outcome.invocation.id
         for number in range(3)
-        if isinstance(outcome := fire(keyed, Scope(event(id=str(number))), registry(), 5), Firing)
+        if isinstance(outcome := fire(keyed, Scope(event(id=str(number))), registry(), 5, now=NOW), Firing)
     }
     assert ids == {rule_invocation_id("r", "run", 1, "S")}
 
 
 def test_a_condition_that_is_false_does_nothing() -> None:
-    assert fire(rule(where="subject == 'other'"), Scope(event()), registry(), 5) is None
+    assert fire(rule(where="subject == 'other'"), Scope(event()), registry(), 5, now=NOW) is None
 
 
 def test_what_fails_is_refused_with_its_place() -> None:
@@ -99,22 +100,70 @@ def test_what_fails_is_refused_with_its_place() -> None:
         ({"run": {"function": "f@9"}}, "rule r: function: FunctionNotFound: function 'f' has no version 9"),
     ]
     for keys, reason in cases:
-        outcome = fire(rule(**keys), Scope(event()), view, 5)
+        outcome = fire(rule(**keys), Scope(event()), view, 5, now=NOW)
         assert isinstance(outcome, Refusal), keys
         assert outcome.reason.startswith(reason)
 
 
 def test_arguments_over_the_limit_are_refused() -> None:
-    outcome = fire(rule(run={"args": ["${data}"]}), Scope(event(data="x" * MAX_PAYLOAD)), registry(), 5)
+    outcome = fire(rule(run={"args": ["${data}"]}), Scope(event(data="x" * MAX_PAYLOAD)), registry(), 5, now=NOW)
     assert isinstance(outcome, Refusal)
     assert "PayloadTooLarge" in outcome.reason
 
 
 def test_the_first_site_that_is_up_is_chosen() -> None:
-    sites = registry(("a", "down"), ("b", "up"), ("c", "up")).sites
-    assert choose_site(["x", "a", "c", "b"], sites) == "c"
-    assert choose_site(["x", "a"], sites) == "a"
-    assert choose_site(["x", "y"], sites) == "x"
+    view = registry(("a", "down"), ("b", "up"), ("c", "up"))
+    assert choose_site(["x", "a", "c", "b"], view, NOW) == "c"
+    assert choose_site(["x", "a"], view, NOW) == "a"
+    assert choose_site(["x", "y"], view, NOW) == "x"
+
+
+def test_a_site_that_was_not_heard_of_for_long_is_not_up() -> None:
+    view = registry(("a", "up"), ("b", "up"))
+    silent = NOW + int(SITE_SILENT * 1e9) + 1
+    assert choose_site(["a", "b"], view, silent - 1) == "a"
+    view.apply_site(view.sites["b"], silent)
+    assert choose_site(["a", "b"], view, silent) == "b"
+    assert (view.is_up("a", silent), view.is_up("b", silent), view.is_up("x", silent)) == (False, True, False)
+
+
+def chained(*firings: str) -> Event:
+    return event(extensions={ROOT: "e0", CHAIN: " ".join(firings)})
+
+
+def test_a_chain_is_carried_on_and_stops_at_the_limit() -> None:
+    first = fire(rule(), Scope(event()), registry(), 5, now=NOW)
+    assert isinstance(first, Firing)
+    assert first.invocation.cause is not None
+    assert (first.invocation.cause.root, first.invocation.cause.chain) == ("1", {"r": 1})
+    later = fire(rule(), Scope(chained("other=9", "r=7")), registry(), 5, now=NOW)
+    assert isinstance(later, Firing)
+    assert later.invocation.cause is not None
+    assert (later.invocation.cause.root, later.invocation.cause.depth) == ("e0", 17)
+    stopped = fire(rule(), Scope(chained("r=8")), registry(), 5, now=NOW)
+    assert isinstance(stopped, Refusal)
+    assert "descends from 8 firings of this very rule, beginning with event e0" in stopped.reason
+    assert isinstance(fire(rule(), Scope(chained("r=8")), registry(), 5, now=NOW, chain_limit=9), Firing)
+
+
+def test_a_chain_that_cannot_be_read_or_leads_through_too_many_rules_is_refused() -> None:
+    for firings, reason in ((["r=x"], "'r=x' is no RULE=NUMBER"), ([f"rule-{n:090}=1" for n in range(50)], "51 rules")):
+        outcome = fire(rule(), Scope(chained(*firings)), registry(), 5, now=NOW)
+        assert isinstance(outcome, Refusal)
+        assert reason in outcome.reason
+
+
+def test_a_rule_does_not_fire_for_the_files_that_it_declares_as_its_outputs() -> None:
+    makes = rule(upon={"type": [{"exists": True}]}, run={"outputs": ["/out/*.png", "/one.[x]"]})
+
+    def fires(**keys: Any) -> bool:
+        return fire(makes, Scope(event(**keys)), registry(), 5, now=NOW) is not None
+
+    assert not fires(type="upon.file.ready", subject="/out/a/b.png")
+    assert not fires(type="upon.file.ready", subject="/one.[x]")
+    assert fires(type="upon.file.ready", subject="/out/a.tif")
+    assert fires(type="upon.file.ready", subject="/one.x")
+    assert fires(type="other", subject="/out/a.png")
 
 
 def test_a_record_that_is_no_event_is_kept_whole() -> None:
