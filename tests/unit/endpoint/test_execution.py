@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import os
 import pickle
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upon import serialize
+from upon.chains import CAUSE
 from upon.endpoint.channel import HEADER, Code, Done, Task, frame, from_worker
 from upon.endpoint.execution import FULL_FAILURES, PYTHON, Functions, run
 from upon.messages import MAX_PAYLOAD
@@ -53,6 +55,15 @@ def test_a_value_comes_back_with_its_preview_and_times() -> None:
     assert serialize.loads(done.payload) == [1, 2]
     assert (done.failure, done.preview, done.started) == (None, "[1, 2]", 1)
     assert done.finished > 1
+
+
+def test_a_function_and_its_children_know_what_fired_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CAUSE, "of the task before")
+    functions = Functions()
+    functions._loaded["c"] = lambda: os.environ.get(CAUSE)
+    for cause, seen in (('["e0","r=1"]', '["e0","r=1"]'), ("", None)):
+        done = run(Task(0, "c", "f", serialize.pack_call((), {}), 0, cause), functions, 1)
+        assert serialize.loads(done.payload) == seen
 
 
 def test_an_exception_comes_with_the_users_frames_only() -> None:

@@ -208,3 +208,9 @@ def test_rules_are_read_without_a_kafka_client() -> None:
     code = "import sys, upon.streams.rules; print([m for m in ('faust', 'aiokafka', 'kafka') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_on_in_place_of_upon_is_said_plainly() -> None:
+    text = "rules:\n  - name: r\n    on: {type: [t]}\n    run: {function: f}\n"
+    (error,) = check_rules(text, "r.yaml")
+    assert str(error) == "r.yaml:3:5: rules[0].on: write upon: in place of on:, which YAML reads as the value true"
