@@ -83,8 +83,14 @@ class Missing(Struct, frozen=True, array_like=True, tag="missing"):
     code: str
 
 
+class Retire(Struct, frozen=True, array_like=True, tag="retire"):
+    """The worker's last word: its last task left what cannot be put back; another one is to take its place."""
+
+    reason: str
+
+
 ToWorker = Task | Code
-FromWorker = Up | Began | Done | Missing
+FromWorker = Up | Began | Done | Missing | Retire
 
 _encode = msgspec.msgpack.Encoder().encode
 _encode_into = msgspec.msgpack.Encoder().encode_into

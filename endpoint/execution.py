@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from time import monotonic_ns
 from types import CoroutineType
 from typing import Any
 
@@ -128,22 +128,24 @@ def run(task: Task, functions: Functions, started: int) -> Done:
     Returns:
         How it ended, without what it printed.
     """
+    skew = started - monotonic_ns()  # the wall clock may be set meanwhile: how long it took is told by the other one
     try:
         enter(task.cause)
         function = functions.get(task.code, task.function)
         if isinstance(function, Failure):
-            return Done(task.seq, started, time.time_ns(), failure=function)
+            return Done(task.seq, started, monotonic_ns() + skew, failure=function)
         try:
             arguments = serialize.loads(task.payload)
         except BaseException as error:
             failure = _not_loaded(f"an argument of {task.function or 'the function'}", error)
-            return Done(task.seq, started, time.time_ns(), failure=failure)
-        return _chunk(task, function, started, arguments) if task.items else _call(task, function, started, arguments)
+            return Done(task.seq, started, monotonic_ns() + skew, failure=failure)
+        call = _chunk if task.items else _call
+        return call(task, function, started, skew, arguments)
     except BaseException as error:  # an interrupt that arrived between the function's end and ours
-        return Done(task.seq, started, time.time_ns(), failure=_failure(error))
+        return Done(task.seq, started, monotonic_ns() + skew, failure=_failure(error))
 
 
-def _call(task: Task, function: Function, started: int, arguments: Any) -> Done:
+def _call(task: Task, function: Function, started: int, skew: int, arguments: Any) -> Done:
     try:
         args, kwargs = arguments
         value = function(*args, **kwargs)
@@ -151,15 +153,15 @@ def _call(task: Task, function: Function, started: int, arguments: Any) -> Done:
             with asyncio.Runner() as runner:
                 value = runner.run(value)
     except BaseException as error:
-        return Done(task.seq, started, time.time_ns(), failure=_failure(error))
-    finished = time.time_ns()
+        return Done(task.seq, started, monotonic_ns() + skew, failure=_failure(error))
+    finished = monotonic_ns() + skew
     payload = _serialized(value)
     if isinstance(payload, Failure):
         return Done(task.seq, started, finished, failure=payload)
     return Done(task.seq, started, finished, payload, None, preview(value, len(payload)))
 
 
-def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]]) -> Done:
+def _chunk(task: Task, function: Function, started: int, skew: int, columns: list[list[Any]]) -> Done:
     count = min(map(len, columns), default=0)
     values: list[Any] = []
     bad: list[ItemFailure] = []
@@ -178,7 +180,7 @@ def _chunk(task: Task, function: Function, started: int, columns: list[list[Any]
         values.append(None)
     if any(isinstance(value, CoroutineType) for value in values):
         _await_each(values, bad)
-    finished = time.time_ns()
+    finished = monotonic_ns() + skew
     payload = _serialized(values)
     if isinstance(payload, Failure):
         payload = _item_by_item(values, bad)

@@ -18,12 +18,15 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
 from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Death, FromDispatcher, Outcome
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import exit_story
+from upon.endpoint.environment import allowed
 from upon.endpoint.execution import PYTHON
 from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.ledger import Ledger
@@ -35,6 +38,9 @@ from upon.logs import get_logger
 from upon.part import Part
 
 log = get_logger(__name__)
+
+OUTPUT_WATCH = 0.05
+"""Seconds between two looks at how much the tasks that run have printed."""
 
 
 async def main(part: Part, settings: Settings) -> None:
@@ -78,6 +84,7 @@ class Manager:
         self._lacks: set[str] = set()
         self._flushing = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._loop.set_exception_handler(self._on_bug)
         self._link = Link(
             settings.dispatcher,
@@ -86,15 +93,16 @@ class Manager:
             connected=self._on_connected,
             received=self._on_message,
         )
-        self._workers = Workers(self)
+        self._workers = Workers(self, allowed(os.environ, settings.worker_environment))
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 
     def close(self, reason: str) -> None:
         """Say Bye, kill the workers, end."""
         self._heart.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for alarm in (self._alarm, self._watching):
+            if alarm is not None:
+                alarm.cancel()
         self._flush()
         self._link.send(protocol.Bye(reason))
         self._carry(self._pool.stop())
@@ -124,7 +132,7 @@ class Manager:
         if not self._link.send(ready):
             return
         self._outcomes, self._deaths = self._ledger.owed()
-        self._begun = self._pool.begun()
+        self._begun = self._pool.begun(self._loop.time())
         self._lacks = set(self._pool.lacking())
         self._flush()
         if not self._announced:
@@ -173,7 +181,6 @@ class Manager:
 
     def _beat(self) -> None:
         self._heart = self._loop.call_later(BEAT, self._beat)
-        self._workers.cut_output()
         if self._announced:
             self._link.send(protocol.Heartbeat(self._pool.busy, self._pool.pids, self._pool.queued))
 
@@ -263,8 +270,9 @@ class Manager:
                 self._workers.fork(worker)
             case Slow(begun):
                 attempt = self._ledger.attempt(begun.id, begun.attempt)
-                self._begun.append(protocol.Begun(begun.id, attempt, begun.started, begun.pid))
+                self._begun.append(msgspec.structs.replace(begun, attempt=attempt))
                 self._flush_soon()
+                self._watch_output()
             case Died(death):
                 self._deaths.append(self._ledger.died(death))
                 self._flush_soon()
@@ -279,6 +287,18 @@ class Manager:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._loop.call_at(at, self._tick)
+
+    def _watch_output(self) -> None:
+        """While tasks take their time, see that what they print has an end."""
+        if self._watching is None:
+            self._watching = self._loop.call_later(OUTPUT_WATCH, self._cut_output)
+
+    def _cut_output(self) -> None:
+        self._watching = None
+        slow = [worker.number for worker in self._pool.workers.values() if worker.told]
+        self._workers.cut_output(slow)
+        if slow:
+            self._watch_output()
 
     def _tick(self) -> None:
         self._alarm = None

@@ -7,9 +7,10 @@
 
 A fork of this process costs about a millisecond; a new interpreter with its imports costs a hundred.
 
-Guarantees: when the manager is gone (the socket ends), all workers and their process groups are killed and this
+Guarantees: when the manager is gone (the socket ends), all workers and whatever they started are killed and this
 process exits; when this process is gone, Linux kills the workers. A process id is never signalled after it was
-reaped, and a dead worker's group is killed before it is reaped, so what a function started dies with its worker.
+reaped, and what a function started dies with its worker, before that worker's end is reported: its group, and on
+Linux what had left the group as well, for it becomes a child of this process.
 Deliberately absent: decisions (`upon.endpoint.pool`), tasks (they go from manager to worker directly).
 """
 
@@ -23,8 +24,9 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from upon.endpoint.descendants import become_subreaper, death_signal, end_children, kill_children
 from upon.endpoint.worker import work
 
 FORK, KILL, FORKED, EXITED = 1, 2, 3, 4
@@ -32,14 +34,16 @@ REQUEST = struct.Struct("<BI")
 """Kind and worker; Fork has the worker's stream, tokens and output with it."""
 REPORT = struct.Struct("<BIii")
 """Kind, worker, process id, exit code (minus the signal's number). No process id: the fork failed."""
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def main() -> None:
-    """Serve the manager at the other end of the socket whose descriptor is the first argument."""
+    """Serve the manager at the other end of the socket whose descriptor is the first argument.
+
+    The second one is the address of its back door (`upon.endpoint.worker`).
+    """
     control = socket.socket(fileno=int(sys.argv[1]))
+    door = sys.argv[2]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C is for the manager, whose end is ours
     null = os.open(os.devnull, os.O_RDONLY)
@@ -47,15 +51,16 @@ def main() -> None:
     os.close(null)
     gc.collect()
     gc.freeze()  # keeps the pages of what is imported shared with the workers
-    _Parent(control).serve()
+    become_subreaper()
+    _Parent(control, door).serve()
 
 
 class _Parent:
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket, door: str) -> None:
+        self._control, self._door = control, door
         self._pids: dict[int, int] = {}  # worker → process id, of those not reaped
         self._workers: dict[int, int] = {}  # process id → worker
-        self._die_with_me = _death_signal()
+        self._die_with_me = death_signal()
         self._children, self._wakeup = os.pipe()
         for end in (self._children, self._wakeup):
             os.set_blocking(end, False)
@@ -86,11 +91,9 @@ class _Parent:
             self._kill(worker)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(1)
+        end_children(patience=1.0)
         with contextlib.suppress(ChildProcessError):
-            while True:  # until there is no child: on Linux what a dead worker left behind has become ours
-                for child in _children():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
+            while True:  # where children cannot be listed
                 os.waitpid(-1, 0)
 
     def _request(self) -> bool:
@@ -122,7 +125,7 @@ class _Parent:
             try:
                 self._become_worker(parent)
                 stream, tokens, output = descriptors
-                work(socket.socket(fileno=stream), tokens, output)
+                work(stream, tokens, output, self._door)
                 code = 0
             except BaseException:
                 sys.excepthook(*sys.exc_info())
@@ -139,6 +142,7 @@ class _Parent:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for descriptor in (self._children, self._wakeup, self._control.detach()):
             os.close(descriptor)
+        become_subreaper()
         self._die_with_me()
         if os.getppid() != parent:
             os._exit(1)  # the parent died before the system knew that we shall die with it
@@ -153,11 +157,11 @@ class _Parent:
             os.kill(pid, signal.SIGKILL)  # it may not have its own group yet
 
     def _reap(self) -> None:
-        for pid, code in _dead_children():
-            worker = self._workers.pop(pid, None)
-            if worker is not None:
-                del self._pids[worker]
-                self._report(EXITED, worker, pid, code)
+        dead = [(self._workers.pop(pid), pid, code) for pid, code in _dead_children() if pid in self._workers]
+        kill_children(spare=self._workers)  # what a dead worker left; its death brings us back here, for its children
+        for worker, pid, code in dead:
+            del self._pids[worker]
+            self._report(EXITED, worker, pid, code)
 
     def _report(self, kind: int, worker: int, pid: int, code: int) -> None:
         self._control.sendall(REPORT.pack(kind, worker, pid, code))
@@ -186,28 +190,6 @@ def _dead_children() -> Iterator[tuple[int, int]]:
         except ChildProcessError:
             return
         yield pid, os.waitstatus_to_exitcode(status)
-
-
-def _children() -> list[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:  # not Linux, or a kernel without this file
-        return []
-
-
-def _death_signal() -> Callable[[], None]:
-    """Return what a worker calls to be killed when its parent dies; elsewhere than on Linux it does nothing.
-
-    Orphans of workers become children of this process, which kills them at its end.
-    """
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    import ctypes
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what leaves a worker's session comes to us when the worker dies
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Sequence
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
-from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Up
+from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Retire, Up
 from upon.endpoint.code import CodeCache
 from upon.endpoint.dealing import crowded, deal
 from upon.endpoint.endings import cancelled
@@ -73,9 +73,9 @@ class Pool:
         ahead = sum(len(worker.ahead) for worker in self.workers.values())
         return len(self.queue) + ahead + sum(map(len, self.wanting.values()))
 
-    def begun(self) -> list[Begun]:
+    def begun(self, now: float) -> list[Begun]:
         """Return what runs and was said to be slow."""
-        return [begun(worker) for worker in self.workers.values() if worker.told]
+        return [begun(worker, now) for worker in self.workers.values() if worker.told]
 
     def lacking(self) -> list[str]:
         """Return the code that is waited for."""
@@ -130,6 +130,8 @@ class Pool:
                     self._deaths_at_start = 0
                 case Missing():
                     self._missing(worker, message.code, out)
+                case Retire():
+                    self._kill(worker, "retired", out)
         return self._hand_out(now, out)
 
     def reclaimed(self, number: int, seqs: Container[int], now: float) -> list[Instruction]:
@@ -208,7 +210,7 @@ class Pool:
                 continue
             if not worker.told and now - worker.since >= STARTED_AFTER:
                 worker.told = True
-                out.append(Slow(begun(worker)))
+                out.append(Slow(begun(worker, now)))
             if worker.deadline and now >= worker.deadline:
                 self._kill(worker, "timeout", out)
         due = [at for at in self._forks_due if at <= now]

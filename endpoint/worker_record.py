@@ -10,7 +10,7 @@ from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
 from upon.endpoint.endings import cancelled, died, timed_out
 from upon.endpoint.instructions import Died, Ended, Instruction
 
-Reason = Literal["", "timeout", "cancel", "confused", "stop"]
+Reason = Literal["", "timeout", "cancel", "confused", "retired", "stop"]
 
 
 @dataclass(slots=True)
@@ -35,10 +35,11 @@ class Worker:
     told: bool = False  # Slow was said
 
 
-def begun(worker: Worker) -> Begun:
+def begun(worker: Worker, now: float) -> Begun:
+    """Return what is said of a task that runs; `now` in monotonic s."""
     task = worker.running
     assert task is not None
-    return Begun(task.id, task.attempt, worker.started, worker.pid)
+    return Begun(task.id, task.attempt, worker.started, worker.pid, now - worker.since)
 
 
 def ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: float) -> Instruction:
@@ -57,6 +58,7 @@ _KILLED_BY_US = {
     "timeout": "was killed because of the task before, which ran too long,",
     "cancel": "was killed because of the task before, which was cancelled,",
     "confused": "sent what it should not (did the function write to descriptors it did not open?) and was killed",
+    "retired": "was replaced because of what the task before had left",
     "stop": "was killed because its manager stopped",
 }
 

@@ -3,7 +3,8 @@
     Fork, Give, Reclaim, Kill (instructions of the pool) ─▶ here ─▶ `Events`: what happened
 
 Guarantees: what a worker said before its end is heard before its end; when the parent dies its workers are killed
-and reported as exited, and a new parent starts. Nothing here blocks, and nothing polls.
+and reported as exited, and a new parent starts. A worker whose function closed its channel is heard at the back door.
+Nothing here blocks, and nothing polls.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import asyncio
 import contextlib
 import errno
 import os
+import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
 from upon.endpoint import output
 from upon.endpoint.channel import TOKEN, Frames, FromWorker, ToWorker, frame, from_worker
+from upon.endpoint.descendants import become_subreaper, children, kill_children
 from upon.endpoint.parent import EXITED, FORK, KILL, REPORT, REQUEST
 from upon.errors import UponError
 from upon.logs import get_logger
@@ -30,8 +35,12 @@ from upon.logs import get_logger
 log = get_logger(__name__)
 
 RECEIVE = 256 * 1024
-EOF_PATIENCE = 1.0
-"""Seconds between the end of a worker's stream and its exit; past them it is killed."""
+_CREDENTIALS = struct.Struct("iII")
+"""What SO_PEERCRED tells: process, user, group."""
+SWEEP = 0.02
+"""Seconds between two looks for what a dead parent's workers have left."""
+LAST_WORDS = 64 * 1024 * 1024
+"""Bytes that a worker may say at the back door; past them nobody listens."""
 
 
 class Events(Protocol):
@@ -74,13 +83,16 @@ class Workers:
 
     Args:
         events: who is told.
+        environment: what functions see of the environment.
     """
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    def __init__(self, events: Events, environment: dict[str, str]) -> None:
+        self._events, self._environment = events, environment
         self._loop = asyncio.get_running_loop()
         self._channels: dict[int, Channel] = {}
         self._closed = False
+        self._open_door()
+        become_subreaper()  # what workers started comes to us if the parent dies
         self._start_parent()
 
     def _start_parent(self) -> None:
@@ -88,7 +100,8 @@ class Workers:
         self._proved = False
         with theirs:
             self._parent = subprocess.Popen(
-                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno()), self._address],
+                env=self._environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -129,15 +142,17 @@ class Workers:
         """Kill a worker's process group."""
         self._request(REQUEST.pack(KILL, worker), [])
 
-    def cut_output(self) -> None:
-        """Cut back what tasks have printed without end."""
-        for channel in self._channels.values():
-            output.cut(channel.output)
+    def cut_output(self, workers: Iterable[int]) -> None:
+        """Cut back what their tasks have printed without end."""
+        for worker in workers:
+            if (channel := self._channels.get(worker)) is not None:
+                output.cut(channel.output)
 
     def close(self) -> None:
         """Kill all workers and the parent, and see them gone, within about two seconds."""
         self._closed = True
         self._loop.remove_reader(self._control)
+        self._close_door()
         self._control.close()  # the parent's sign to kill the workers' groups, and to end
         try:
             self._parent.wait(timeout=1.5)
@@ -185,9 +200,8 @@ class Workers:
         self._loop.remove_writer(channel.stream)
 
     def _on_stream(self, worker: int) -> None:
-        if self._receive(worker) == 0:
+        if self._receive(worker) == 0:  # it has ended, or its function has closed everything and runs on
             self._loop.remove_reader(self._channels[worker].stream)
-            self._loop.call_later(EOF_PATIENCE, self._events.confused, worker)
 
     def _receive(self, worker: int) -> int:
         """Hear what a worker has said; return the number of bytes, 0 at the end, -1 if there is nothing now."""
@@ -200,14 +214,55 @@ class Workers:
             if error.errno not in (errno.ECONNRESET, errno.EPIPE):
                 raise
             return 0
+        self._heard(worker, channel.frames, data)
+        return len(data)
+
+    def _heard(self, worker: int, frames: Frames, data: bytes) -> None:
         try:
-            messages = [message for body in channel.frames.feed(data) for message in from_worker(body)]
-        except msgspec.MsgspecError:
+            messages = [message for body in frames.feed(data) for message in from_worker(body)]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._events.confused(worker)
-            return len(data)
+            return
         if messages:
             self._events.heard(worker, messages)
-        return len(data)
+
+    # ------------------------------------------------------------------------------------------------ the back door
+
+    def _open_door(self) -> None:
+        self._address, self._door = "", None
+        if sys.platform.startswith("linux"):  # elsewhere there is no abstract namespace
+            self._address = f"upon-{secrets.token_hex(16)}"
+            self._door = socket.socket(socket.AF_UNIX)
+            self._door.bind(f"\0{self._address}")
+            self._door.listen()
+            self._door.setblocking(False)
+            self._loop.add_reader(self._door, self._on_knock, self._door)
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._loop.remove_reader(self._door)
+            self._door.close()
+
+    def _on_knock(self, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            guest, _ = door.accept()
+            pid, _, _ = _CREDENTIALS.unpack(guest.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            worker = next((worker for worker, channel in self._channels.items() if channel.pid == pid), None)
+            if worker is None:
+                guest.close()
+                return
+            guest.setblocking(False)
+            self._loop.create_task(self._listen(worker, guest))
+
+    async def _listen(self, worker: int, guest: socket.socket) -> None:
+        """Hear the last words of a worker whose channel was closed under it."""
+        with guest:
+            words = bytearray()
+            with contextlib.suppress(OSError):
+                while len(words) < LAST_WORDS and (data := await self._loop.sock_recv(guest, RECEIVE)):
+                    words += data
+            if worker in self._channels:
+                self._heard(worker, Frames(), bytes(words))
 
     def _on_control(self) -> None:
         try:
@@ -261,8 +316,18 @@ class Workers:
         log.warning("the workers' parent process died; starting another", action="parent_lost", exitcode=code)
         lost = list(self._channels)
         self._start_parent()
+        self._sweep()
         for worker in lost:
             self._exited(worker, -signal.SIGKILL)
+
+    def _sweep(self) -> None:
+        """End what the dead parent's workers had started: it has become ours, and so will its children."""
+        if not self._closed and kill_children(spare=(self._parent.pid,)):
+            for pid in children():
+                if pid != self._parent.pid:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
+            self._loop.call_later(SWEEP, self._sweep)
 
     def _kill_groups(self) -> None:
         for channel in self._channels.values():

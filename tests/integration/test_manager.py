@@ -153,18 +153,6 @@ async def test_functions_that_try_to_end_the_worker() -> None:
         assert len(site.outcomes["fork"]) == 1
 
 
-async def test_a_worker_whose_descriptors_were_closed_is_replaced() -> None:
-    async with managed(workers=1) as site:
-
-        def close_all() -> None:
-            os.closerange(3, 100)
-            time.sleep(1000)
-
-        site.assign(site.task("a", close_all), site.task("b", lambda: 1))
-        await site.until(lambda: "a" in site.deaths, "the death")
-        assert (await site.outcome("b")).status == "succeeded"
-
-
 async def test_stop_with_drain_lets_tasks_end_and_then_goes(tmp_path: Path) -> None:
     async with managed(workers=1) as site:
         gate = str(tmp_path / "gate")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upon.dispatcher.protocol import Assignment
-from upon.endpoint.channel import Began, Code, Done, FromWorker, Task, Up
+from upon.endpoint.channel import Began, Code, Done, FromWorker, Retire, Task, Up
 from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.pool import Pool
 
@@ -133,6 +133,15 @@ class Histories(RuleBasedStateMachine):
             assert id not in self.began, "begun twice"
             self.began.add(id)
             process.said.append(Began(seq, 1))
+
+    @rule(data=st.data())
+    def worker_retires(self, data: st.DataObject) -> None:
+        """Its task has left what cannot be put back; it ends by itself unless it is killed before."""
+        number = data.draw(st.sampled_from(sorted(self.processes)))
+        process = self.processes[number]
+        if process.alive and process.runs is not None:
+            process.said.extend((Done(process.runs, 1, 2, b"m\xc0"), Retire("left 1 threads running")))
+            process.runs, process.alive = None, False
 
     def id_of(self, number: int, seq: int) -> str:
         return next(assignment.id for at, assignment in self.pool.workers[number].ahead if at == seq)
