@@ -35,7 +35,7 @@ class Child:
     async def spawn(
         cls, argv: list[str], environment: dict[str, str], log: Path, on_report: Callable[[dict[str, Any]], None]
     ) -> Child:
-        """Start `argv` with `environment` over ours, output appended to `log`.
+        """Start `argv` with this environment, output appended to `log`.
 
         Args:
             on_report: called with what the child tells after it was ready.
@@ -54,7 +54,7 @@ class Child:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**_inherited(), **environment, READY_FD: str(writing)},
+                    env={**environment, READY_FD: str(writing)},
                     pass_fds=(writing,),
                     start_new_session=True,
                 )
@@ -101,8 +101,3 @@ class Child:
             transport.close()
             if not self.ready.done():
                 self.ready.set_result({})
-
-
-def _inherited() -> dict[str, str]:
-    """Return the environment that a child gets from ours: all but what is between us and who started us."""
-    return {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}

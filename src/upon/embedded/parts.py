@@ -9,7 +9,7 @@ They stop in the opposite order, Kafka last.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +42,21 @@ def command(part: str, home: str) -> list[str]:
 
 Then = Literal["again", "later", "give up"]
 """Start the part again after `Deaths.delay`; after the longest delay, as one that does not work; or end the system."""
+
+
+ONLY_FOR = {
+    "UPON_TOKEN": "service",
+    "UPON_DATABASE": "service",
+    "UPON_GLOBUS_CLIENT_SECRET": "sources",
+    "NOTIFY_SOCKET": "",  # between us and who started us
+}
+"""Environment variables that one part alone gets from ours: what is in a process's environment can be read by whatever
+runs as its user, functions included."""
+
+
+def inherited(part: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a part gets of our environment."""
+    return {name: value for name, value in environment.items() if ONLY_FOR.get(name, part) == part}
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,16 +186,21 @@ class Supervisor:
             argv = parts.command(name, str(self.home.path))
             environment = (
                 self.addresses.environment(name)
-                | {SUPERVISOR: leftover.myself(), "UPON_TOKEN": self.token}
+                | {SUPERVISOR: leftover.myself()}
+                | (self._secrets() if name == "service" else {})
                 | {
                     f"UPON_{field.upper()}": str(getattr(self.settings, field))
-                    for field in ("workers", "sources", "partitions", "log_level", "database", "prefix", "site")
+                    for field in ("workers", "sources", "partitions", "log_level", "prefix", "site")
                 }
             )
+        environment = parts.inherited(name, os.environ) | environment
         child = await Child.spawn(argv, environment, self._log(name), lambda info: self._upkeep.write(name, info=info))
         self._groups.add(child.pid)
         self._children[name] = child
         return child
+
+    def _secrets(self) -> dict[str, str]:
+        return {"UPON_TOKEN": self.token, "UPON_DATABASE": self.settings.database}
 
     async def _wait_ready(self, name: str, child: Child) -> dict[str, Any] | None:
         """Return what the child tells once it is ready; None if it ends before."""

@@ -14,6 +14,7 @@ from upon.embedded.parts import (
     STEADY,
     Deaths,
     describe_exit,
+    inherited,
     lacks_room,
     last_message,
 )
@@ -71,3 +72,16 @@ def test_the_last_message_of_a_log_is_its_last_error() -> None:
     assert last_message(lines) == "no room"
     assert last_message(["Traceback", "  File x", "ValueError: 3"]) == "ValueError: 3"
     assert last_message([]) == ""
+
+
+def test_a_secret_is_for_the_part_that_needs_it() -> None:
+    given = {
+        "PATH": "/bin",
+        "UPON_TOKEN": "t",
+        "UPON_DATABASE": "d",
+        "UPON_GLOBUS_CLIENT_SECRET": "g",
+        "NOTIFY_SOCKET": "n",
+    }
+    assert inherited("manager", given) == {"PATH": "/bin"}
+    assert inherited("service", given).keys() == {"PATH", "UPON_TOKEN", "UPON_DATABASE"}
+    assert inherited("sources", given).keys() == {"PATH", "UPON_GLOBUS_CLIENT_SECRET"}
