@@ -34,6 +34,7 @@ from upon.logs import get_logger
 from upon.part import Part, client_id
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
+from upon.streams.conditions import EVALUATOR
 from upon.topics import TopicSpec
 
 CLIENT_ID = "upon-streams"
@@ -55,6 +56,7 @@ async def main(part: Part, settings: Settings) -> None:
     """
     kafka, topics = settings.need_kafka(), settings.topics
     sys.setswitchinterval(SWITCH_INTERVAL)
+    EVALUATOR.budget = settings.expression_budget
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
     async with _catalogue(settings) as (catalogue, following), _outbox(settings, catalogue) as outbox:
         agent = EventAgent(topics, catalogue, outbox, chain_limit=settings.chain_limit)

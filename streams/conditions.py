@@ -4,6 +4,9 @@ An expression sees the attributes and extensions of the event by name (`type`, `
 its `data`, and all of these in the map `event`. A core attribute that the event does not have is null; any other
 name that it does not have is an error, which `has(event.name)` avoids.
 
+Evaluations are bounded from outside: a text that is too big is never compiled, an evaluation that is not known to be
+cheap for this event (`upon.streams.costs`) is made by a process that is killed when its budget is spent.
+
 Guarantees: values keep their types (int stays int, bytes stay bytes); what comes out is plain data: a timestamp
 comes out as RFC 3339 text, a duration as seconds. Only `ExpressionError` and `EvaluationError` come out of here,
 whatever the library underneath does. Not here: where in a file an expression stands (`upon.streams.rules`).
@@ -16,7 +19,7 @@ from __future__ import annotations
 import datetime
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import Any, Final
@@ -34,10 +37,12 @@ if not _had_cli:
 
 from upon.errors import InputError  # noqa: E402
 from upon.events import Event  # noqa: E402
+from upon.streams.costs import TooBig, measure, weight  # noqa: E402
+from upon.streams.evaluator import Evaluator, Exceeded  # noqa: E402
 from upon.streams.wording import article, suggestion  # noqa: E402
 
-MAX_LENGTH = 4096
-"""Characters of one expression; the parser recurses."""
+EVALUATOR = Evaluator()
+"""Where this process has evaluations made that may not end."""
 
 ATTRIBUTES: Final = ("id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema", "data")
 _STRINGS = {"size", "contains", "startsWith", "endsWith", "matches"}
@@ -70,10 +75,34 @@ class EvaluationError(InputError):
 
 
 class Scope:
-    """What an event's expressions see. The CEL side is built when the first expression asks for it."""
+    """What an event's expressions see. The CEL side is built when the first expression asks for it.
 
-    def __init__(self, event: Event) -> None:
+    Args:
+        event: the event.
+        size: bytes of the record that it came in, an upper bound of what is in it; None = not known.
+    """
+
+    def __init__(self, event: Event, size: int | None = None) -> None:
         self.event = event
+        self._size = size
+        self._weighed = (0, -1)  # the weight of the fields, and up to where it was counted
+
+    def weighs_more_than(self, most: int) -> bool:
+        """Tell whether the event has more in it than `most` (see `upon.streams.costs.weight`)."""
+        if self._size is not None and self._size // 2 <= most:  # in JSON a value takes two bytes at least
+            return False
+        found, counted = self._weighed
+        if found > counted and most > counted:
+            found = weight(self.fields, most)
+            self._weighed = found, most
+        return found > most
+
+    @classmethod
+    def of_fields(cls, fields: dict[str, Any]) -> Scope:
+        """Return the scope of an event of which only the fields are there."""
+        scope = cls.__new__(cls)
+        scope.__dict__["fields"] = fields
+        return scope
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -112,14 +141,16 @@ class Expression:
         ExpressionError: it does not compile, is too long, or uses an unknown function or name.
     """
 
-    __slots__ = ("_extended", "_program", "source")
+    __slots__ = ("_cheap_up_to", "_extended", "_program", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
-        if len(source) > MAX_LENGTH:
-            raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters, this one has {len(source)}")
         if not source.strip():
             raise ExpressionError("an empty expression")
+        try:
+            self._cheap_up_to = measure(source).most
+        except TooBig as error:
+            raise ExpressionError(str(error)) from None
         try:
             self._program = cel.compile(source)
         except _PASSED_ON:
@@ -143,8 +174,23 @@ class Expression:
         """Return the value for an event, as plain data.
 
         Raises:
-            EvaluationError: a field is missing, types do not fit, or the value is not plain data.
+            EvaluationError: a field is missing, types do not fit, the value is not plain data, or the budget of time
+                or memory is spent.
         """
+        if not scope.weighs_more_than(self._cheap_up_to):
+            return self.value_here(scope)
+        try:
+            good, found = EVALUATOR.evaluate(self.source, scope.fields)
+        except Exceeded as error:
+            raise EvaluationError(self.source, str(error)) from None
+        except ValueError as error:  # data nested beyond what goes over a pipe
+            raise EvaluationError(self.source, f"cannot be evaluated for this event: {error}") from None
+        if not good:
+            raise EvaluationError(self.source, str(found))
+        return found
+
+    def value_here(self, scope: Scope) -> Any:
+        """Return the value as `value` does, evaluated in this process, whatever it costs."""
         try:
             found = self._program.execute(scope.extended_context if self._extended else scope.context)
         except _PASSED_ON:
@@ -179,6 +225,17 @@ class Expression:
             return msgspec.json.encode(found, order="sorted").decode()
         except (TypeError, ValueError) as error:
             raise EvaluationError(self.source, f"cannot be a key: {error}") from error
+
+
+def prepare(source: str, fields: dict[str, Any]) -> Callable[[], Any]:
+    """Return what evaluates `source` for an event's fields, with everything done that goes before: for the evaluator.
+
+    Raises:
+        ExpressionError: it does not compile.
+    """
+    expression, scope = Expression(source), Scope.of_fields(fields)
+    scope.extended_context  # noqa: B018  built now
+    return lambda: expression.value_here(scope)
 
 
 _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)

@@ -93,7 +93,7 @@ def _react(record: Received, rules: Rules, registry: Registry, now: int, chain_l
                 one = alone(record, position, event)
                 letters.append(letter(one, "streams", f"EventError: {event}", now, about=str(position)))
             continue
-        scope = Scope(event)
+        scope = Scope(event, len(record.value or b""))
         try:
             matching = [rule for rule in rules.match(scope.fields, record.recorded) if only in (None, rule.name)]
         except Exception as error:  # a fault of ours

@@ -5,7 +5,9 @@
     "$${HOME}"                  a literal ``${HOME}``
     [1, {"a": "${data}"}]       lists and mappings are walked; keys are not templates
 
-Compiled when the rule is read, rendered when it fires. Guarantee: what has no `${` comes out as it stood.
+Compiled when the rule is read, rendered when it fires. Guarantees: what has no `${` comes out as it stood; what comes
+from expressions is counted while it is rendered, so that a short template over a large event takes no more memory
+than arguments may have.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from typing import Any
 
 import msgspec
 
-from upon.errors import InputError
+from upon.errors import InputError, PayloadTooLarge
+from upon.messages import MAX_PAYLOAD
 from upon.streams.conditions import EvaluationError, Expression, ExpressionError, Scope
+from upon.streams.costs import size
 
 Path = tuple[str | int, ...]
 
@@ -51,8 +55,29 @@ class Template:
 
         Raises:
             EvaluationError: an expression failed.
+            PayloadTooLarge: the values of the expressions are larger than arguments may be.
         """
-        return _render(self.root, scope)
+        return _render(self.root, _Rendering(scope))
+
+
+class _Rendering:
+    """One rendering: what expressions see, and how many bytes their values may still take."""
+
+    __slots__ = ("_room", "scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope, self._room = scope, MAX_PAYLOAD
+
+    def take(self, value: Any) -> None:
+        if isinstance(value, str | bytes):
+            self._room -= len(value)
+        elif isinstance(value, list | dict):
+            self._room -= size(value, self._room)
+        if self._room < 0:
+            raise PayloadTooLarge(
+                f"the values of its expressions take more than the {MAX_PAYLOAD:,} bytes that arguments may have: "
+                "pass paths, not data"
+            )
 
 
 def compile_template(value: Any) -> tuple[Template, list[TemplateError]]:
@@ -135,22 +160,25 @@ def _end_of_expression(text: str, start: int) -> int:
     raise ExpressionError(f"{text[start - 2 :]!r} has no closing brace (a literal ${{ is written $${{)")
 
 
-def _render(node: Any, scope: Scope) -> Any:
+def _render(node: Any, now: _Rendering) -> Any:
     match node:
         case Expression():
-            return node.value(scope)
+            value = node.value(now.scope)
+            now.take(value)
+            return value
         case _Text():
-            return "".join(part if isinstance(part, str) else _as_text(part, scope) for part in node.parts)
+            return "".join([part if isinstance(part, str) else _as_text(part, now) for part in node.parts])
         case list():
-            return [_render(one, scope) for one in node]
+            return [_render(one, now) for one in node]
         case dict():
-            return {key: _render(one, scope) for key, one in node.items()}
+            return {key: _render(one, now) for key, one in node.items()}
         case _:
             return node
 
 
-def _as_text(expression: Expression, scope: Scope) -> str:
-    value = expression.value(scope)
+def _as_text(expression: Expression, now: _Rendering) -> str:
+    value = expression.value(now.scope)
+    now.take(value)
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

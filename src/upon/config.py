@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     chain_limit: int = Field(
         8, ge=1, description="how often a rule may fire in one chain of events and tasks before it is stopped"
     )
+    expression_budget: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        0.1, gt=0, description="CPU time that one expression of a rule may take for one event"
+    )
     sources: str = Field("", description="YAML file that names the event sources to run")
     partitions: int = Field(4, ge=1, description="partitions of new events, results and invocations topics")
     replication: int = Field(1, ge=1, description="replication factor of new topics")

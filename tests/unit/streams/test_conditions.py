@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from upon.events import Event
-from upon.streams.conditions import MAX_LENGTH, EvaluationError, Expression, ExpressionError, Scope
+from upon.streams.conditions import EvaluationError, Expression, ExpressionError, Scope
+from upon.streams.costs import MAX_LENGTH
 
 SCOPE = Scope(
     Event(
@@ -88,8 +89,6 @@ def test_values_keep_their_types(source: str, value: Any) -> None:
         ("Data.mass > 1", "did you mean 'data'"),
         ("event_type == 'x'", "no event has a field 'event_type'"),
         ("x" * (MAX_LENGTH + 1), "at most"),
-        ("(" * 2000 + "1" + ")" * 2000, "not a CEL expression"),
-        ("[" * 2000 + "]" * 2000, "not a CEL expression"),
     ],
 )
 def test_what_does_not_compile_says_why(source: str, words: str) -> None:

@@ -257,6 +257,17 @@ def test_data_nested_as_deeply_as_json_may_be_stops_no_rule_that_does_not_read_i
     assert len(reaction.fired) + len(reaction.letters) == 2
 
 
+def test_a_condition_without_end_is_a_letter_of_its_rule_alone() -> None:
+    endless = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10].all(a, " * 9 + "true" + ")" * 9
+    rules = [rule(name="endless", where=endless), rule(name="good")]
+    reaction = react(record(event()), RulesOverTime(rules), registry(), NOW)
+    assert [fired.firing.invocation.cause.rule for fired in reaction.fired] == ["good"]  # type: ignore[union-attr]
+    (letter,) = reaction.letters
+    assert (letter.rule, letter.event_id) == ("endless", "1")
+    assert "where" in letter.reason
+    assert "of CPU time for this event" in letter.reason
+
+
 @given(st.binary(max_size=40) | st.text('[]{},:"\\1e ', max_size=40).map(str.encode))
 def test_whatever_stands_between_good_events_the_answer_is_no_exception(bad: bytes) -> None:
     one = json.dumps(event().to_dict()).encode()

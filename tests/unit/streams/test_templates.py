@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upon.errors import PayloadTooLarge
 from upon.events import Event
 from upon.streams.conditions import EvaluationError, Scope
 from upon.streams.templates import compile_template
@@ -131,3 +133,15 @@ def test_escaped_plain_data_comes_out_as_it_was(value: Any) -> None:
 @given(st.text(alphabet="a$ {}", max_size=12))
 def test_any_text_survives_escaping(text: str) -> None:
     assert render(text.replace("${", "$${")) == text
+
+
+def test_a_short_template_over_a_large_event_is_refused_before_it_fills_the_memory() -> None:
+    large = Scope(Event(type="t", source="s", data={"text": "x" * 5_000_000}))
+    for value in (["${data}" * 100], ["${data}"] * 100, [{"a": "${data.text}"}] * 100):
+        template, problems = compile_template(value)
+        assert not problems
+        tracemalloc.start()
+        with pytest.raises(PayloadTooLarge, match="take more than the 16,711,680 bytes that arguments may have"):
+            template.render(large)
+        assert tracemalloc.get_traced_memory()[1] < 150_000_000
+        tracemalloc.stop()
