@@ -16,6 +16,9 @@ Not here: what messages mean (`protocol`), and who a manager is (`roster`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +34,14 @@ from upon.logs import get_logger
 log = get_logger(__name__)
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
+DESCRIPTORS = 65_536
+"""Descriptors that the dispatcher may use, where the system allows so many."""
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes: a peer that sends a longer frame is disconnected."""
+HANDSHAKE = 3.0
+"""Seconds that a connection has to show its key; who connects and says nothing holds a descriptor so long."""
+KEYS_AFTER = 0.5
+"""Seconds before the folder of keys is read again for a key that is not among them."""
 BURST = 1000
 """Messages read before the loop does its other work."""
 
@@ -45,6 +54,36 @@ class Gone:
 
 
 Message = tuple[str, list[bytes]]
+
+
+class Refusals:
+    """When a refusal is worth a line in the log: the first, and then one a minute for all together. Pure."""
+
+    EVERY = 60.0
+
+    def __init__(self) -> None:
+        self._count, self._told = 0, float("-inf")
+
+    def count(self, now: float) -> int | None:
+        """Take in a refusal; return how many there were since it was last said, None: say nothing.
+
+        Args:
+            now: monotonic s.
+        """
+        self._count += 1
+        if now - self._told < self.EVERY:
+            return None
+        count, self._count, self._told = self._count, 0, now
+        return count
+
+
+def _raise_descriptor_limit() -> None:
+    """Let connections without a key, which last a moment, not use up the descriptors that work needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Router:
@@ -65,6 +104,8 @@ class Router:
 
     def __init__(self, address: str, keys: KeyPair, curve: Path, wake: Callable[[], None]) -> None:
         self._curve, self._allowed = curve, allowed(curve)
+        self._keys_read, self._refusals = time.monotonic(), Refusals()
+        _raise_descriptor_limit()
         self._context = zmq.Context()
         self._door = self._context.socket(zmq.REP)
         self._door.bind(ZAP_ADDRESS)  # before the ROUTER is bound, or its first peers would pass unasked
@@ -77,6 +118,7 @@ class Router:
         self._socket.set(zmq.SNDHWM, 0)  # credits bound what is sent; dropping would lose tasks
         self._socket.set(zmq.RCVHWM, 0)
         self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        self._socket.set(zmq.HANDSHAKE_IVL, int(HANDSHAKE * 1000))
         self._socket.set(zmq.LINGER, 0)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
@@ -152,16 +194,19 @@ class Router:
             request = self._door.recv_multipart()
             version, sequence, _domain, address, _identity, mechanism, *credentials = request
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and credentials else b""
-            if key not in self._allowed:
-                self._allowed = allowed(self._curve)  # it may have been added since
+            now = time.monotonic()
+            if key not in self._allowed and now - self._keys_read >= KEYS_AFTER:
+                self._allowed, self._keys_read = allowed(self._curve), now  # it may have been added since
             name = self._allowed.get(key)
             if name is None:
-                log.warning(
-                    "a connection was refused: its key is not among the managers' keys",
-                    action="refuse",
-                    address=address.decode(errors="replace"),
-                    keys=str(self._curve / "managers"),
-                )
+                if (count := self._refusals.count(now)) is not None:
+                    log.warning(
+                        "a connection was refused: its key is not among the managers' keys",
+                        action="refuse",
+                        address=address.decode(errors="replace"),
+                        keys=str(self._curve / "managers"),
+                        refused=count,
+                    )
                 answer = [b"400", b"key not allowed", b""]
             else:
                 answer = [b"200", b"OK", name.encode()]

@@ -55,6 +55,19 @@ class _Unfailing:
             self._stream.flush()
 
 
+class _Stderr:
+    """Standard error for who must not end because nobody hears any more, or because a disk is full."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def configure(part: str, level: str = "info") -> None:
     """Send this process's logs, and those of the libraries it uses, to stderr.
 
@@ -79,7 +92,7 @@ def configure(part: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(part=part)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],

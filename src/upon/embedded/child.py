@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from upon.config import PRIVATE
+from upon.embedded.logfile import LogFile
 from upon.part import READY_FD
 
-LARGEST_LOG = 10 * 1024 * 1024
-"""Bytes: a larger log is moved to NAME.log.1 when its part starts."""
+PIPE = 1024 * 1024
+"""Bytes that a part may say while its supervisor is busy, where the system allows so many."""
 
 
 class Child:
@@ -25,8 +27,10 @@ class Child:
         ready: done when the child said so; the result is what it told (empty if it ended without).
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: LogFile, said: int) -> None:
         self.process = process
+        self._log, self._said = log, said
+        asyncio.get_running_loop().add_reader(said, self._write_log)
         self.pid = process.pid
         self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._hearing: asyncio.Task[None] | None = None
@@ -35,7 +39,7 @@ class Child:
     async def spawn(
         cls, argv: list[str], environment: dict[str, str], log: Path, on_report: Callable[[dict[str, Any]], None]
     ) -> Child:
-        """Start `argv` with this environment, output appended to `log`.
+        """Start `argv` with this environment, its output read into `log`.
 
         Args:
             on_report: called with what the child tells after it was ready.
@@ -44,32 +48,44 @@ class Child:
             OSError: the program cannot be started, or the log not be written.
         """
         log.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-        if log.exists() and log.stat().st_size > LARGEST_LOG:
-            os.replace(log, log.with_name(log.name + ".1"))
+        file = LogFile(log)
         reading, writing = os.pipe()
+        said, saying = _log_pipe()
         try:
-            with log.open("ab") as output:
-                process = await asyncio.create_subprocess_exec(
-                    *argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={**environment, READY_FD: str(writing)},
-                    pass_fds=(writing,),
-                    start_new_session=True,
-                )
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=saying,
+                stderr=saying,
+                env={**environment, READY_FD: str(writing)},
+                pass_fds=(writing,),
+                start_new_session=True,
+            )
         except BaseException:
             os.close(reading)
+            os.close(said)
+            file.close()
             raise
         finally:
             os.close(writing)
-        child = cls(process)
+            os.close(saying)
+        child = cls(process, file, said)
         child._hearing = asyncio.create_task(child._hear(reading, on_report))
         return child
 
     async def wait(self) -> int:
-        """Wait for the end; return the exit code, negative for a signal."""
-        return await self.process.wait()
+        """Wait for the end; return the exit code, negative for a signal. Its log has then what it said."""
+        code = await self.process.wait()
+        self._write_log()
+        return code
+
+    def _write_log(self) -> None:
+        """Take in what was said; at the end, which is when nobody is left who could say something, close the log."""
+        if self._said >= 0 and not self._log.read(self._said):
+            asyncio.get_running_loop().remove_reader(self._said)
+            os.close(self._said)
+            self._said = -1
+            self._log.close()
 
     def tell(self, number: int) -> None:
         """Send a signal to the child alone, if it still runs."""
@@ -101,3 +117,13 @@ class Child:
             transport.close()
             if not self.ready.done():
                 self.ready.set_result({})
+
+
+def _log_pipe() -> tuple[int, int]:
+    """Return the ends of a pipe for a part's output; reading does not block."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    return reading, writing

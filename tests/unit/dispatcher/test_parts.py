@@ -10,6 +10,7 @@ from tests.unit.dispatcher.world import invocation
 from upon.dispatcher.done import DoneIds
 from upon.dispatcher.publisher import too_large
 from upon.dispatcher.recovery import ids_of
+from upon.dispatcher.router import Refusals
 from upon.dispatcher.tasks import IllegalTransition, new_task, retry_delay
 from upon.ids import new_id
 from upon.kafka.offsets import Offsets
@@ -101,3 +102,11 @@ def test_a_result_that_does_not_fit_says_so() -> None:
     assert (result.status, result.payload, len(result.stdout)) == ("failed", b"", 10_000)
     assert result.failure is not None
     assert result.failure.type == "PayloadTooLarge"
+
+
+def test_refusals_are_a_line_a_minute() -> None:
+    refusals = Refusals()
+    assert refusals.count(0.0) == 1
+    assert [refusals.count(n / 100) for n in range(1, 1000)] == [None] * 999
+    assert refusals.count(61.0) == 1000
+    assert refusals.count(62.0) is None

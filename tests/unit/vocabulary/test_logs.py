@@ -32,3 +32,11 @@ def test_what_is_logged() -> None:
     assert lines[1]["logger"] == "aiokafka.conn"
     assert "ZeroDivisionError" in json.dumps(lines[2])
     assert "secret" not in ran.stderr
+
+
+def test_who_logs_to_nobody_goes_on() -> None:
+    script = SCRIPT + "\nimport sys; sys.stdout.write('to the end')"
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as nobody:
+        nobody.wait()
+        ran = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=nobody.stdin, check=True)
+    assert ran.stdout == b"to the end"
