@@ -15,6 +15,7 @@ from typing import Literal
 
 from upon.dispatcher.publisher import Publisher
 from upon.dispatcher.state import State
+from upon.errors import UponError
 from upon.logs import get_logger
 from upon.messages import ManagerStatus, SiteStatus
 
@@ -58,7 +59,7 @@ class Announcer:
         self._writing = asyncio.create_task(self._write(self.status()))
 
     async def down(self) -> None:
-        """Say, as the last thing, that the site is down. Raises aiokafka's KafkaError when it is refused."""
+        """Say, as the last thing, that the site is down."""
         if self._writing is not None:
             await self._writing
         await self._publisher.status(self.status("down"))
@@ -97,10 +98,8 @@ class Announcer:
         return len(self._state.book.tasks), len(self._state.book.ready)
 
     async def _write(self, status: SiteStatus) -> None:
-        from aiokafka.errors import KafkaError
-
         try:
             await self._publisher.status(status)
-        except KafkaError as error:
-            log.warning(f"the site's status was not written: {error!r}; the next one follows", action="announce")
+        except UponError as error:
+            log.warning(f"the site's status was not written: {error}; the next one follows", action="announce")
         self._wake()

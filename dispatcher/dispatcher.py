@@ -8,9 +8,9 @@
 One loop, woken by what happens and by the next deadline; idle, it wakes for heartbeats alone. All decisions are
 in `state`; nothing here decides more than when to say what is said anyway.
 
-Guarantees: see `state`. If Kafka refuses results for minutes, or a reader fails, the part ends with an error
-(never silently) and its successor goes on from Kafka. A clean stop (SIGTERM) stores the results it has, commits,
-says that the site is down, and leaves managers at their work: they report to the next dispatcher.
+Guarantees: see `state`. While Kafka is away, what is to be written waits. If a reader or writer fails, the part ends
+with an error (never silently) and its successor goes on from Kafka. A clean stop (SIGTERM) stores the results it has,
+commits, says that the site is down, and leaves managers at their work: they report to the next dispatcher.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ from upon.dispatcher.router import Gone, Router
 from upon.dispatcher.state import State
 from upon.ids import new_id
 from upon.kafka.admin import ensure_topics
-from upon.kafka.clients import async_consumer, async_producer
+from upon.kafka.clients import async_consumer
 from upon.kafka.follow import follow
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.part import Part
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka import AIOKafkaConsumer
 
 log = get_logger(__name__)
 
@@ -73,21 +74,25 @@ async def main(part: Part, settings: Settings) -> None:
     """Run the dispatcher of `settings.site` until `part.stopping`.
 
     Raises:
-        KafkaUnavailable: Kafka does not answer, or refuses results.
+        KafkaUnavailable: Kafka does not answer.
         ConfigError: the listening address or a key is wrong.
     """
     kafka, topics, site = settings.need_kafka(), settings.topics, settings.site
+    partitions = settings.partitions
     specs = [*topics.shared(settings.partitions), *topics.of_site(site, settings.partitions)]
     await ensure_topics(kafka, specs, settings.replication)
     client, group = f"upon-dispatcher-{site}", f"{settings.prefix}.dispatcher.{site}"
     stack = AsyncExitStack()
     try:
-        producer, consumer, done = await asyncio.gather(
-            stack.enter_async_context(async_producer(kafka, client)),
+        outbox = Outbox(
+            kafka, client, spec_of=lambda topic: topics.spec_of(topic, partitions), replication=settings.replication
+        )
+        _, consumer, done = await asyncio.gather(
+            stack.enter_async_context(outbox),
             stack.enter_async_context(async_consumer(kafka, client, group=group)),
             done_ids(kafka, topics.results, site),
         )
-        dispatcher = Dispatcher(settings, producer, consumer, done)
+        dispatcher = Dispatcher(settings, outbox, consumer, done)
         stack.callback(dispatcher.router.close)
         await dispatcher.run(part)
     finally:
@@ -100,27 +105,25 @@ class Dispatcher:
 
     Args:
         settings: site, listening address, home.
-        producer, consumer: started; the consumer has its group and no partitions yet.
+        outbox, consumer: started; the consumer has its group and no partitions yet.
         done: ids whose results are in Kafka.
     """
 
-    def __init__(
-        self, settings: Settings, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, done: DoneIds
-    ) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, consumer: AIOKafkaConsumer, done: DoneIds) -> None:
         self._settings, self._site, self._consumer = settings, settings.site, consumer
         self._topics = settings.topics
         self._wake = asyncio.Event()
         self._inbox: deque[Input] = deque()
         curve = curve_folder(settings.places.endpoint(settings.site))
         self.router = Router(settings.dispatcher, dispatcher_keys(curve), curve, self._wake.set)
-        self._publisher = Publisher(producer, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
+        self._outbox = outbox
+        self._publisher = Publisher(outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put)
         self._state = State(done=done, session=new_id(), timeout=settings.task_timeout)
         self._partitions: list[Any] = []
         self._commits = Commits(consumer, self._topics.invocations(self._site))
         self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
         self._taken = asyncio.Event()
-        self._letters: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
 
     async def run(self, part: Part) -> None:
@@ -143,7 +146,7 @@ class Dispatcher:
                     since=since,
                 )
             ),
-            asyncio.create_task(self._publisher.run()),
+            asyncio.create_task(self._outbox.failed()),
             asyncio.create_task(self._watch_stopping(part)),
         ]
         for task in tasks:
@@ -161,9 +164,9 @@ class Dispatcher:
             await self._stop(reading)
         finally:
             self._commits.cancel()
-            for task in [*tasks, *self._letters]:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, *self._letters, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _loop(self, part: Part) -> None:
         while not part.stopping.is_set():
@@ -232,9 +235,7 @@ class Dispatcher:
             case PublishStarted(group, started):
                 self._publisher.started(group, started)
             case PublishLetter():
-                writing = asyncio.create_task(self._write_letter(instruction))
-                self._letters.add(writing)
-                writing.add_done_callback(self._letters.discard)
+                self._write_letter(instruction)
             case Commit(offsets):
                 self._commits.put(offsets)
             case Pause():
@@ -272,20 +273,11 @@ class Dispatcher:
                 self._taken.clear()
                 await self._taken.wait()
 
-    async def _write_letter(self, instruction: PublishLetter) -> None:
-        from aiokafka.errors import KafkaError
-
+    def _write_letter(self, instruction: PublishLetter) -> None:
         letter = instruction.letter
         log.warning(f"a record is no invocation: {letter.reason}", action="deadletter", origin=letter.origin)
-        while True:
-            try:
-                await self._publisher.letter(letter)
-            except KafkaError as error:
-                log.warning(f"a dead letter was not written: {error!r}; written again", action="deadletter")
-                await asyncio.sleep(1)
-            else:
-                self._put(LetterStored(instruction.partition, instruction.offset))
-                return
+        stored = LetterStored(instruction.partition, instruction.offset)
+        self._publisher.letter(letter, lambda: self._put(stored))
 
     async def _watch_stopping(self, part: Part) -> None:
         await part.stopping.wait()
@@ -313,7 +305,7 @@ class Dispatcher:
         self._hear()
         try:
             async with asyncio.timeout(STOP_PATIENCE):
-                await self._publisher.drained()
+                await self._publisher.drained(STOP_PATIENCE)
                 self._take()
                 await self._commits.flush()
                 await self._announcer.down()

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from upon.deadletters import letter, received
 from upon.dispatcher.instructions import BadRecordRead, CancelAsked, CodeKnown, RecordRead
-from upon.errors import InputError
+from upon.errors import InputError, PayloadTooLarge
 from upon.logs import get_logger
-from upon.messages import Cancel, FunctionCode, InvocationBatch, RegistryRecord, decode
+from upon.messages import MAX_DESCRIPTION, Cancel, FunctionCode, Invocation, InvocationBatch, RegistryRecord, decode
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -40,10 +42,24 @@ def invocation_input(record: ConsumerRecord[Any, Any], site: str, now: int) -> R
     """
     try:
         batch = decode(record.value or b"", InvocationBatch)
+        for one in batch.invocations:
+            if (beside := described(one) + len(batch.group)) > MAX_DESCRIPTION:
+                raise PayloadTooLarge(
+                    f"task {one.id[:100]}: names, retry and cause take {beside:,} characters, the limit is "
+                    f"{MAX_DESCRIPTION:,}: its result would have no room for them"
+                )
     except InputError as error:
         buried = letter(received(record), "dispatcher", f"{type(error).__name__}: {error}", now, site=site)
         return BadRecordRead(record.partition, record.offset, buried)
     return RecordRead(record.partition, record.offset, batch)
+
+
+def described(invocation: Invocation) -> int:
+    """Return how many characters an invocation has beside its payload."""
+    texts = [invocation.id, invocation.code, invocation.function, *invocation.retry.on]
+    if invocation.cause is not None:
+        texts += [value for value in msgspec.structs.astuple(invocation.cause) if isinstance(value, str)]
+    return sum(map(len, texts))
 
 
 def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | None:

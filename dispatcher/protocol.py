@@ -286,6 +286,6 @@ def _unpack(frames: Sequence[bytes], kinds: dict[int, type[Frame]]) -> Frame:
         raise ProtocolError(f"protocol version {version}; this side speaks version {VERSION}: upgrade the older one")
     try:
         body: Frame = _decoders[kind].decode(frames[1])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except Exception as error:  # whatever the bytes
         raise ProtocolError(f"damaged {kinds[kind].__name__}: {error}") from error
     return body

@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from upon.dispatcher.done import DoneIds
 from upon.dispatcher.feeds import LOOK_BACK
+from upon.errors import InputError
 from upon.kafka.follow import follow
-from upon.messages import FORMAT
+from upon.messages import FORMAT, decode
 
 
 class _Id(Struct):
@@ -32,14 +32,11 @@ class _Ids(Struct):
     format: int = FORMAT
 
 
-_decode = msgspec.msgpack.Decoder(_Ids).decode
-
-
 def ids_of(value: bytes, site: str) -> tuple[str, ...]:
     """Return the ids of a results record if it is of `site`; none if it is unreadable."""
     try:
-        batch = _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        batch = decode(value, _Ids)
+    except InputError:
         return ()
     return tuple(result.id for result in batch.results) if batch.site == site else ()
 

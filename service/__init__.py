@@ -5,7 +5,7 @@ routes          the one table of routes; routes_<noun> the handlers   routing   
 openapi         /openapi.json, from that table                        auth, problems   token; errors as JSON
 connection      one client on the WebSocket
 
-outbox          producing to Kafka, without giving up                 ends      where partitions end
+ends            where partitions end
 registrar       the one writer of the registry                        submission   invocations into Kafka
 push            results to the clients that wait for them             watch     events and changes, for people
 projector       Kafka → task store; projection the pure half of it    lag       how far each part is behind

@@ -10,8 +10,9 @@ the database; the store is a projection of Kafka, so it can be lost. Run as `upo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from upon.config import Settings
 from upon.errors import ConfigError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import MAX_RECORD
 from upon.part import Part
@@ -28,7 +30,6 @@ from upon.service.context import SERVICE, Service
 from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.lag import Lag
-from upon.service.outbox import Outbox
 from upon.service.problems import problems
 from upon.service.projector import Projector
 from upon.service.push import Hub
@@ -36,6 +37,7 @@ from upon.service.registrar import Registrar
 from upon.service.store import Store, store_url
 from upon.service.submission import Submission
 from upon.service.watch import Watch
+from upon.topics import TopicSpec
 
 FLUSH_TIMEOUT = 1.0
 """Seconds that Kafka has at the end to take what was submitted."""
@@ -58,7 +60,7 @@ async def main(part: Part, settings: Settings) -> None:
         try:
             address = await _listen(runner, host, port)
             part.ready(service=address)
-            await part.stopping.wait()
+            await _until_stopping(part, service)
         finally:
             await _stop(service, runner)
 
@@ -94,7 +96,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         opening = asyncio.create_task(asyncio.to_thread(store.open))
         await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
         ends = Ends(kafka, await stack.enter_async_context(async_consumer(kafka, "upon-service-ends")))
-        outbox = Outbox(kafka)
+        outbox = _outbox(settings, lambda: service)
         await outbox.start()
         stack.push_async_callback(outbox.stop, 0.0)  # `_stop` has waited for what was accepted
         await opening
@@ -119,6 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             hub=hub,
             watch=watch,
             lag=lag,
+            failure=asyncio.get_running_loop().create_future(),
         )
         await stack.enter_async_context(_tasks(service))
         yield service
@@ -144,17 +147,45 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
             await projector.add_sites(set(registrar.registry.sites))
             await new_sites.wait()
 
+    tasks.append(asyncio.create_task(service.outbox.failed()))
+    for task in tasks:
+        task.add_done_callback(service.ended)
     try:
-        await asyncio.gather(registrar.caught_up.wait(), pushing.wait())
+        await service.unless_failed(registrar.caught_up.wait())
+        await service.unless_failed(pushing.wait())
         project = lambda: projector.run(set(registrar.registry.sites), projecting)  # noqa: E731
         tasks.append(asyncio.create_task(forever("project", project)))
         tasks.append(asyncio.create_task(forever("add sites", add_sites)))
-        await projecting.wait()
+        for task in tasks[-2:]:
+            task.add_done_callback(service.ended)
+        await service.unless_failed(projecting.wait())
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _outbox(settings: Settings, service: Callable[[], Service]) -> Outbox:
+    """The way to Kafka; a topic that is gone is made anew if it is a shared one or that of a known site."""
+    topics = settings.topics
+
+    def spec_of(topic: str) -> TopicSpec | None:
+        site = topics.site_of(topic)
+        known = site is None or site in service().registrar.registry.sites
+        return topics.spec_of(topic, settings.partitions) if known else None
+
+    return Outbox(settings.need_kafka(), "upon-service", spec_of=spec_of, replication=settings.replication)
+
+
+async def _until_stopping(part: Part, service: Service) -> None:
+    """Wait until the part is to stop. Raises what ended one of the service's pieces unexpectedly."""
+    stopping = asyncio.create_task(part.stopping.wait())
+    waited: set[asyncio.Future[Any]] = {stopping, service.failure}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if service.failure.done():
+        service.failure.result()
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> str:

@@ -60,6 +60,7 @@ class Connection:
         self._outgoing, self._sent = asyncio.Event(), asyncio.Event()
         self._groups: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acks: set[asyncio.Future[None]] = set()
         self._closing = False
 
     async def run(self) -> None:
@@ -72,8 +73,8 @@ class Connection:
             self._closing = True
             self._service.hub.detach(self, self._groups)
             self._service.watch.remove(self)
-            for task in self._tasks:
-                task.cancel()
+            for waiting in [*self._tasks, *self._acks]:
+                waiting.cancel()
 
     async def close(self, code: int = WSCloseCode.GOING_AWAY, message: str = "the service stops") -> None:
         """Send what waits, as far as the client takes it within half a second, and close."""
@@ -149,10 +150,10 @@ class Connection:
         try:
             match frame:
                 case api.Submit():
-                    acks = await self._service.submission.submit(
+                    submitting = self._service.submission.submit(
                         frame.site, frame.group, self._principal, frame.invocations
                     )
-                    self._answer_when(frame.request, acks)
+                    self._answer_when(frame.request, await submitting)
                 case api.Register():
                     await self._service.registrar.add_code(frame.code)
                     self._answer(api.Done(request=frame.request))
@@ -221,23 +222,21 @@ class Connection:
     def _refuse(self, request: int, error: UponError) -> None:
         self._answer(api.Refused(request=request, problem=api.problem(error)))
 
-    def _answer_when(self, request: int, acks: Sequence[asyncio.Future[Any]]) -> None:
-        """Answer a request once Kafka has all its records."""
-        waiting = len(acks)
+    def _answer_when(self, request: int, ack: asyncio.Future[None]) -> None:
+        """Answer a request once Kafka has all its records; when the client is gone, what has not left is dropped."""
 
-        def acked(ack: asyncio.Future[Any]) -> None:
-            nonlocal waiting
-            waiting -= 1
-            error = None if ack.cancelled() else ack.exception()
+        def acked(ack: asyncio.Future[None]) -> None:
+            self._acks.discard(ack)
+            if ack.cancelled():
+                return
+            error = ack.exception()
             if isinstance(error, UponError):
                 self._refuse(request, error)
-            elif waiting == 0 and error is None and not ack.cancelled():
+            elif error is None:
                 self._answer(api.Done(request=request))
 
-        for ack in acks:
-            ack.add_done_callback(acked)
-        if not acks:
-            self._answer(api.Done(request=request))
+        self._acks.add(ack)
+        ack.add_done_callback(acked)
 
     async def _send_all(self) -> None:
         while True:

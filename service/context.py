@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from upon.config import Settings
+from upon.kafka.outbox import Outbox
 from upon.service.ends import Ends
 from upon.service.lag import Lag
-from upon.service.outbox import Outbox
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
@@ -38,7 +40,22 @@ class Service:
     hub: Hub
     watch: Watch
     lag: Lag
+    failure: asyncio.Future[None]
+    """Fails with what ended one of the pieces unexpectedly: the service then ends, to be started again."""
     connections: set[Connection] = field(default_factory=set)
+
+    def ended(self, task: asyncio.Future[Any]) -> None:
+        """Take in that a piece has ended (a done callback)."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failure.done():
+            self.failure.set_exception(error)
+
+    async def unless_failed(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Wait for this. Raises what ended one of the pieces meanwhile."""
+        task = asyncio.create_task(waiting)
+        await asyncio.wait({task, self.failure}, return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        if self.failure.done():
+            self.failure.result()
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

@@ -22,11 +22,13 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 
 from upon.deadletters import letter, received
 from upon.kafka.admin import ensure_topics
+from upon.kafka.batches import Entry, Lane
 from upon.kafka.clients import async_consumer
+from upon.kafka.forms import WHOLE
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import encode
 from upon.service.ends import Ends
-from upon.service.outbox import Outbox
 from upon.service.projection import Bad, Changes, Positions, project
 from upon.service.store import Store, reason
 from upon.topics import Topics, TopicSpec
@@ -247,7 +249,7 @@ class Projector:
         buried = letter(received(record), "service", bad.reason, time.time_ns())
         log.warning("a record is no result: it is in the dead letters", action="bury", id=buried.id, origin=origin,
                     reason=bad.reason)  # fmt: skip
-        await self._outbox.send(self._topics.deadletter, encode(buried), origin.encode())
+        await self._outbox.send(Lane(self._topics.deadletter, WHOLE), Entry(encode(buried), key=origin.encode()))
 
     def _has(self, wanted: Positions) -> bool:
         return all(self.written.get(place, 0) >= next_ for place, next_ in wanted.items())

@@ -22,7 +22,10 @@ from aiokafka import ConsumerRecord
 
 from upon.code_hash import code_hash
 from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, SiteNotFound
+from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.follow import follow
+from upon.kafka.forms import WHOLE
+from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import (
     MAX_PAYLOAD,
@@ -35,7 +38,6 @@ from upon.messages import (
     registry_key,
 )
 from upon.registry import Registry
-from upon.service.outbox import Outbox, Place
 from upon.service.rule_changes import Plan, RuleChange
 from upon.topics import Topics, checked_site
 
@@ -157,7 +159,8 @@ class Registrar:
 
         The one place where a version or a number is given: under `_writing`, from a registry that shows all before.
         """
-        acks = [await self._outbox.send(self._topics.registry, encode(r), registry_key(r)) for r in records]
+        lane = Lane(self._topics.registry, WHOLE)
+        acks = [await self._outbox.send(lane, Entry(encode(r), key=registry_key(r))) for r in records]
         places: list[Place] = [await ack for ack in acks]
         last = max((place.offset for place in places), default=-1)
         while self._taken_in <= last:

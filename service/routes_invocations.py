@@ -10,7 +10,7 @@ from upon.messages import Invocation
 from upon.registry import split_function
 from upon.serialize import dumps_plain
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Route, answer, read_body
+from upon.service.routing import Route, answer, read_body, while_connected
 
 
 async def invoke(service: Service, request: web.Request) -> web.Response:
@@ -24,8 +24,11 @@ async def invoke(service: Service, request: web.Request) -> web.Response:
         payload=dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
         timeout=new.timeout,
     )
-    for ack in await service.submission.submit(new.site, "", PRINCIPAL, [invocation]):
-        await ack
+
+    async def submit() -> None:
+        await (await service.submission.submit(new.site, "", PRINCIPAL, [invocation]))
+
+    await while_connected(request, submit())
     return answer(api.Submitted(id=invocation.id), 202)
 
 

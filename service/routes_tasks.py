@@ -39,8 +39,7 @@ async def cancel(service: Service, request: web.Request) -> web.Response:
     row = await find(service, request.match_info["id"])
     if row.status in FINAL:
         raise Conflict(f"task {row.id} has {row.status} already: there is nothing to cancel")
-    for ack in await service.submission.cancel(row.site, [row.id]):
-        await ack
+    await (await service.submission.cancel(row.site, [row.id]))
     return answer(api.Submitted(id=row.id), 202)
 
 

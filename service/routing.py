@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from upon.errors import InputError
+from upon.errors import InputError, ServiceUnavailable
 from upon.service.context import SERVICE, Service
 
 B = TypeVar("B")
 Handler = Callable[[Service, web.Request], Awaitable[web.StreamResponse]]
 MAX_LIMIT = 1000
+LOOK_FOR_CLIENT = 0.5
+"""Seconds between two looks whether the client of a request that waits is still there."""
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -84,6 +87,24 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"body: not JSON: {error}") from error
     return body
+
+
+async def while_connected(request: web.Request, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`; cancel it when the client has gone: nobody waits for it, and the client will ask again.
+
+    Raises:
+        ServiceUnavailable: the client has gone, so nobody reads this. And what `work` raises.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_FOR_CLIENT)
+            if not task.done() and (request.transport is None or request.transport.is_closing()):
+                raise ServiceUnavailable("the client has gone")
+    finally:
+        if not task.done():
+            task.cancel()
+    task.result()
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> web.Response:

@@ -1,7 +1,7 @@
 """The way of an invocation into Kafka, shared by REST and WebSocket.
 
 Checked here: site, function and code exist; sizes and numbers are in range. Then the invocations travel in
-batches of one function each (the record's key is the code's hash), in the order they came.
+batches of one function and sender each (the record's key is the code's hash), in the order they came.
 
 Guarantee: what `submit` returned for is handed over in order; its future resolves once all is in Kafka. Sent
 again with the same ids, the work is still done once. Not here: what a result does (`push`, `projector`).
@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from upon.errors import Conflict, FunctionNotFound, InputError, PayloadTooLarge
-from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, Cancel, Invocation, InvocationBatch, encode
+from upon.kafka.batches import Entry, Lane
+from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
+from upon.kafka.outbox import Outbox
+from upon.messages import MAX_DESCRIPTION, MAX_PAYLOAD, Cancel, Invocation, encode
 from upon.registry import Registry
-from upon.service.outbox import Outbox, Place
 from upon.service.registrar import Registrar
 from upon.topics import Topics
 
@@ -41,36 +43,51 @@ class Submission:
 
     async def submit(
         self, site: str, group: str, principal: str, invocations: Sequence[Invocation]
-    ) -> list[asyncio.Future[Place]]:
-        """Hand invocations over; each future resolves when Kafka has its record.
+    ) -> asyncio.Future[None]:
+        """Hand invocations over; the future resolves when Kafka has them all. Cancelled, it drops what has not left.
 
         Raises:
             SiteNotFound, FunctionNotFound: names what there is. Nothing was submitted.
             InputError: an id, a group or a number is out of range. Nothing was submitted.
-            PayloadTooLarge: arguments are over the limit of a record.
+            PayloadTooLarge: arguments, or what describes them, are over their limit. Nothing was submitted.
         """
         topic = self._topics.invocations(self._registrar.known_site(site))
         check_text("group", group, empty=True)
+        now = time.time_ns()
+        lanes: dict[str, Lane] = {}
+        pairs = []
         for invocation in invocations:
             check_invocation(invocation, self._registrar.registry)
-        now = time.time_ns()
-        acks = []
-        for code, some in batches(invocations):
-            batch = InvocationBatch(site=site, group=group, principal=principal, submitted=now, invocations=some)
-            acks.append(await self._outbox.send(topic, encode(batch), code.encode()))
-        return acks
+            entry = invocation_entry(invocation, now)
+            check_description(invocation, len(entry.body or b""))
+            if (lane := lanes.get(invocation.code)) is None:
+                lane = lanes[invocation.code] = invocations_lane(
+                    topic, site=site, group=group, principal=principal, code=invocation.code
+                )
+            pairs.append((lane, entry))
+        return await self._outbox.send_all(pairs)
 
-    async def cancel(self, site: str, ids: Sequence[str]) -> list[asyncio.Future[Place]]:
-        """Ask a site to cancel invocations; each future resolves when Kafka has its record.
+    async def cancel(self, site: str, ids: Sequence[str]) -> asyncio.Future[None]:
+        """Ask a site to cancel invocations; the future resolves when Kafka has that.
 
         Raises:
             SiteNotFound: names what there is.
         """
-        topic = self._topics.control(self._registrar.known_site(site))
+        lane = Lane(self._topics.control(self._registrar.known_site(site)), WHOLE)
         for id in ids:
             check_text("id", id)
         parts = (tuple(ids[n : n + CANCEL_IDS]) for n in range(0, len(ids), CANCEL_IDS))
-        return [await self._outbox.send(topic, encode(Cancel(ids=part))) for part in parts]
+        return await self._outbox.send_all([(lane, Entry(encode(Cancel(ids=part)))) for part in parts])
+
+
+def check_description(invocation: Invocation, encoded: int) -> None:
+    """Raise PayloadTooLarge if an invocation of `encoded` bytes has too much beside its payload."""
+    beside = encoded - len(invocation.payload)
+    if beside > MAX_DESCRIPTION:
+        raise PayloadTooLarge(
+            f"task {invocation.id[:MAX_ID]}: names, retry and cause take {beside:,} bytes, the limit is "
+            f"{MAX_DESCRIPTION:,}: shorten them"
+        )
 
 
 def check_invocation(invocation: Invocation, registry: Registry) -> None:
@@ -99,22 +116,3 @@ def check_text(name: str, value: str, *, empty: bool = False) -> None:
     """Raise InputError if `value` cannot be an id, a group or a name."""
     if len(value) > MAX_ID or not (value or empty) or not value.isprintable():
         raise InputError(f"{name} {value[:MAX_ID]!r}: 1 to {MAX_ID} printable characters")
-
-
-def batches(invocations: Iterable[Invocation]) -> Iterator[tuple[str, tuple[Invocation, ...]]]:
-    """Yield (code, invocations) in the order they came: of one code each, and of about `COALESCE_BYTES` at most."""
-    by_code: dict[str, list[Invocation]] = {}
-    for one in invocations:
-        by_code.setdefault(one.code, []).append(one)
-    for code, some in by_code.items():
-        batch: list[Invocation] = []
-        size = 0
-        for one in some:
-            bytes_ = len(one.payload) + 256
-            if batch and size + bytes_ > COALESCE_BYTES:
-                yield code, tuple(batch)
-                batch, size = [], 0
-            batch.append(one)
-            size += bytes_
-        if batch:
-            yield code, tuple(batch)

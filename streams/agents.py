@@ -30,7 +30,7 @@ from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.offsets import Offsets
 from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
-from upon.messages import DeadLetter, encode
+from upon.messages import MAX_DESCRIPTION, DeadLetter, encode
 from upon.streams.catalogue import Catalogue
 from upon.streams.firing import CHAIN_LIMIT
 from upon.streams.reactions import PRINCIPAL, Fired, react
@@ -113,6 +113,11 @@ class EventAgent:
         entry.then = partial(self._fired, work, record, fired)
         work.open += 1
         try:
+            if (beside := entry.size - len(invocation.payload)) > MAX_DESCRIPTION:
+                raise PayloadTooLarge(
+                    f"the event's attributes and the rule's names take {beside:,} bytes of the invocation, the limit "
+                    f"is {MAX_DESCRIPTION:,}"
+                )
             self._outbox.post(lane, entry)
         except PayloadTooLarge as error:
             self._fired(work, record, fired, error)

@@ -289,8 +289,8 @@ def decode_from_client(data: bytes) -> FromClient:
     """Read a client's frame. Raises InputError if it is none."""
     try:
         frame: FromClient = _from_client.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not a frame of this API: {error}") from error
+    except Exception as error:  # whatever the bytes: deep nesting is a RecursionError, a claimed length a MemoryError
+        raise InputError(f"not a frame of this API: {error or type(error).__name__}") from error
     return frame
 
 
@@ -298,7 +298,7 @@ def decode_from_service(data: bytes) -> FromService:
     """Read the service's frame. Raises ServiceError if it is none (service and client of different versions)."""
     try:
         frame: FromService = _from_service.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except Exception as error:
         raise ServiceError(f"the service sent an unknown frame ({error}); are both of one version?") from error
     return frame
 

@@ -20,7 +20,7 @@
     │   ├── ResultError        the function returned what cannot be serialized
     │   └── RemoteError        an exception whose class this process does not have
     ├── KafkaError             the broker could not be reached, installed or started
-    │   ├── KafkaUnavailable, KafkaInstallError, KafkaStartError, JavaNotFound
+    │   ├── KafkaUnavailable, KafkaDamaged, KafkaInstallError, KafkaStartError, JavaNotFound
     ├── SourceError            an event source cannot start or go on
     └── PartFailed             a part of the system does not start
 
@@ -164,6 +164,10 @@ class KafkaError(UponError):
 
 class KafkaUnavailable(KafkaError):
     """No broker answers at the address."""
+
+
+class KafkaDamaged(KafkaError):
+    """A topic's log holds bytes that are no records: the message names topic, partition, offset and the remedy."""
 
 
 class KafkaInstallError(KafkaError):

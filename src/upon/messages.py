@@ -29,6 +29,8 @@ MAX_RECORD = 16 * 1024 * 1024
 """Bytes: the largest Kafka record, set alike at topics, producers and consumers."""
 MAX_PAYLOAD = MAX_RECORD - 64 * 1024
 """Bytes: the largest arguments or result; the rest of a record is for what describes them."""
+MAX_DESCRIPTION = 32 * 1024
+"""Bytes: what an invocation may have beside its payload (names, retry, cause), so that its result has room for it."""
 COALESCE_BYTES = 1024 * 1024
 """Bytes: whoever gathers invocations or results into a batch starts a new one past this."""
 
@@ -318,8 +320,8 @@ def decode(data: bytes | memoryview, kind: type[M]) -> M:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         message: M = decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from error
+    except Exception as error:  # whatever the bytes: deep nesting is a RecursionError, a claimed length a MemoryError
+        raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error or type(error).__name__}") from error
     if (found := getattr(message, "format", FORMAT)) > FORMAT:
         raise InputError(f"{type(message).__name__} has format {found}; this code reads up to {FORMAT}: upgrade it")
     return message

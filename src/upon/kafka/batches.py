@@ -158,20 +158,25 @@ class Lanes:
         Raises:
             PayloadTooLarge: no record can hold it; it was not accepted.
         """
-        size = lane.form.around + lane.form.each + len(lane.key or b"") + entry.size
-        if size > ROOM:
-            raise PayloadTooLarge(
-                f"a record of {size:,} bytes for {lane.topic}, the limit is {ROOM:,}: "
-                "pass a path or write to shared storage"
-            )
-        line = self._lines.get(lane)
-        if line is None:
-            line = self._lines[lane] = _Line()
-        self.count += 1
-        self.bytes += entry.size + ENTRY_BYTES
-        entry.waits = True
-        line.waiting.append(entry)
-        return self._next(lane, line)
+        check(lane, entry)
+        return self._next(lane, self._file(lane, entry))
+
+    def add_all(self, pairs: Sequence[tuple[Lane, Entry]]) -> list[Record]:
+        """Accept entries that come together, so that they share their first record; return the records that now leave.
+
+        Raises:
+            PayloadTooLarge: no record can hold one of them; none was accepted.
+        """
+        for lane, entry in pairs:
+            check(lane, entry)
+        for lane, entry in pairs:
+            self._file(lane, entry)
+        lanes = dict.fromkeys(lane for lane, _ in pairs)
+        out: list[Record] = []
+        for lane in lanes:
+            while (record := self._next(lane, self._lines[lane])) is not None:
+                out.append(record)
+        return out
 
     def done(self, record: Record) -> Record | None:
         """Take in that a record is in Kafka, or given up; return the one that now leaves its lane, if any."""
@@ -222,6 +227,16 @@ class Lanes:
         for line in self._lines.values():
             yield from line.under_way
 
+    def _file(self, lane: Lane, entry: Entry) -> _Line:
+        line = self._lines.get(lane)
+        if line is None:
+            line = self._lines[lane] = _Line()
+        self.count += 1
+        self.bytes += entry.size + ENTRY_BYTES
+        entry.waits = True
+        line.waiting.append(entry)
+        return line
+
     def _forget(self, entry: Entry) -> None:
         self.count -= 1
         self.bytes -= entry.size + ENTRY_BYTES
@@ -261,6 +276,16 @@ class Lanes:
             entry.waits = False
             entries.append(waiting.popleft())
         return entries
+
+
+def check(lane: Lane, entry: Entry) -> None:
+    """Raise PayloadTooLarge if no record of the lane can hold the entry."""
+    size = lane.form.around + lane.form.each + len(lane.key or b"") + entry.size
+    if size > ROOM:
+        raise PayloadTooLarge(
+            f"a record of {size:,} bytes for {lane.topic}, the limit is {ROOM:,}: "
+            "pass a path or write to shared storage"
+        )
 
 
 def partition_of(key: bytes, partitions: int, murmur2: Callable[[bytes], Any]) -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -130,12 +130,11 @@ class Outbox:
             PayloadTooLarge: no record can hold it.
             KafkaUnavailable: the outbox is not started, or is stopping.
         """
-        if self._closing or (self._producer is None and not self._tasks):
-            raise KafkaUnavailable("not connected to Kafka: this part is starting or stopping")
+        self._ready()
         self._leave(self._lanes.add(lane, entry))
 
     async def send(self, lane: Lane, entry: Entry) -> asyncio.Future[Place]:
-        """Accept an entry once there is room; the future resolves when Kafka has it.
+        """Accept an entry once there is room; the future resolves with its place when Kafka has it.
 
         Cancelling the future drops the entry if it has not left. Raises as `post`; the future raises what Kafka's
         refusal means: `PayloadTooLarge`, `TopicMissing`.
@@ -144,7 +143,34 @@ class Outbox:
         acked: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         entry.then = partial(_resolve, acked)
         self.post(lane, entry)
-        acked.add_done_callback(partial(self._abandoned, lane, entry))
+        acked.add_done_callback(partial(self._abandoned, [(lane, entry)]))
+        return acked
+
+    async def send_all(self, pairs: Sequence[tuple[Lane, Entry]]) -> asyncio.Future[None]:
+        """Accept entries in their order once there is room: all or, if one is too large, none.
+
+        The future resolves when Kafka has them all. Raises as `send`, cancelling drops as there.
+        """
+        await self.room()
+        acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        left = len(pairs)
+
+        def then(outcome: Place | Exception) -> None:
+            nonlocal left
+            left -= 1
+            if not acked.done() and isinstance(outcome, Exception):
+                acked.set_exception(outcome)
+            elif not acked.done() and not left:
+                acked.set_result(None)
+
+        for _, entry in pairs:
+            entry.then = then
+        self._ready()
+        for record in self._lanes.add_all(pairs):
+            self._leave(record)
+        if not pairs:
+            acked.set_result(None)
+        acked.add_done_callback(partial(self._abandoned, pairs))
         return acked
 
     async def put(self, topic: str, value: bytes | None, key: bytes | None = None) -> Place:
@@ -210,6 +236,10 @@ class Outbox:
         producer, self._producer = self._producer, None
         if producer is not None:
             await _close(producer)
+
+    def _ready(self) -> None:
+        if self._closing or (self._producer is None and not self._tasks):
+            raise KafkaUnavailable("not connected to Kafka: this part is starting or stopping")
 
     # ── a record's way ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -364,9 +394,10 @@ class Outbox:
 
     # ── small things ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _abandoned(self, lane: Lane, entry: Entry, acked: asyncio.Future[Place]) -> None:
+    def _abandoned(self, pairs: Sequence[tuple[Lane, Entry]], acked: asyncio.Future[Any]) -> None:
         if acked.cancelled():
-            self._lanes.drop(lane, entry)
+            for lane, entry in pairs:
+                self._lanes.drop(lane, entry)
             self._changed.set()
 
     async def _change(self) -> None:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.publisher import too_large
+from upon.dispatcher.feeds import invocation_input
+from upon.dispatcher.instructions import BadRecordRead
+from upon.dispatcher.publisher import fitted, too_large
 from upon.dispatcher.recovery import ids_of
 from upon.dispatcher.router import Refusals
 from upon.dispatcher.tasks import IllegalTransition, new_task, retry_delay
 from upon.ids import new_id
+from upon.kafka.batches import check
+from upon.kafka.forms import results_lane
 from upon.kafka.offsets import Offsets
-from upon.messages import InvocationBatch, Result, ResultBatch, Retry, Timings, encode
+from upon.messages import (
+    MAX_PAYLOAD,
+    MAX_RECORD,
+    Cause,
+    Failure,
+    Invocation,
+    InvocationBatch,
+    ItemFailure,
+    Result,
+    ResultBatch,
+    Retry,
+    Timings,
+    decode,
+    encode,
+)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3)), max_size=12), st.randoms())
@@ -95,6 +115,41 @@ def test_ids_of_a_results_record() -> None:
     assert ids_of(encode(batch), "other") == ()
     assert ids_of(encode(ResultBatch(site="s")), "s") == ()
     assert ids_of(b"\xc1", "s") == ()
+
+
+def test_a_result_is_fitted_to_a_record_whatever_of_it_is_too_large() -> None:
+    """The payload may fit and what is around it not: a message, a traceback, the output."""
+    lane = results_lane("results", site="s", group="g")
+    big = "x" * MAX_RECORD
+    good = Result(id="a", status="succeeded", payload=b"x" * MAX_PAYLOAD, stdout="o" * 10_000)
+    assert decode(fitted(good, lane).body or b"", Result) == good
+    for result in (
+        Result(id="a", status="failed", failure=Failure(type="E", message=big)),
+        Result(id="a", status="succeeded", payload=b"x" * MAX_PAYLOAD, stdout="o" * 200_000),
+        Result(id="a", status="succeeded", bad_items=(ItemFailure(index=1, failure=Failure(type="E", message=big)),)),
+        Result(id="a", status="succeeded", preview=big),
+    ):
+        entry = fitted(result, lane)
+        check(lane, entry)
+        cut = decode(entry.body or b"", Result)
+        assert (cut.id, cut.status) == ("a", "failed")
+        assert cut.failure is not None
+        assert cut.failure.type == "PayloadTooLarge"
+
+
+def test_an_invocation_whose_names_leave_no_room_for_a_result_is_a_dead_letter() -> None:
+    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="t", event_source="/s", event_subject="x" * 40_000)
+    for batch in (
+        InvocationBatch(site="s", invocations=(Invocation(id="1", code="c", function="f", cause=cause),)),
+        InvocationBatch(site="s", invocations=(Invocation(id="1" * 40_000, code="c", function="f"),)),
+        InvocationBatch(site="s", group="g" * 40_000, invocations=(Invocation(id="1", code="c", function="f"),)),
+    ):
+        record = SimpleNamespace(
+            topic="t", partition=0, offset=3, key=None, value=encode(batch), headers=(("a", None),), timestamp=1
+        )
+        found = invocation_input(record, "s", 5)  # type: ignore[arg-type]
+        assert isinstance(found, BadRecordRead)
+        assert found.letter.reason.startswith("PayloadTooLarge: task 1")
 
 
 def test_a_result_that_does_not_fit_says_so() -> None:

@@ -107,6 +107,17 @@ def test_a_dropped_entry_takes_no_memory_and_does_not_leave() -> None:
     assert numbers(lanes.done(first)) == [300]
 
 
+def test_entries_that_come_together_share_their_first_record() -> None:
+    lanes, other = Lanes(), Lane("events", EVENTS, partition=1)
+    records = lanes.add_all([(ONE, entry(1)), (other, entry(2)), (ONE, entry(3))])
+    assert [numbers(one) for one in records] == [[1, 3], [2]]
+    with pytest.raises(PayloadTooLarge):
+        lanes.add_all([(ONE, entry(4)), (ONE, Entry(b"x" * ROOM))])
+    assert lanes.count == 3
+    whole = Lane("registry", WHOLE)
+    assert [numbers(one) for one in lanes.add_all([(whole, entry(n)) for n in range(3)])] == [[0], [1], [2]]
+
+
 def test_what_waits_for_a_topic_is_given_up_and_other_topics_are_not() -> None:
     lanes, other = Lanes(), Lane("other", EVENTS, partition=0)
     first = lanes.add(ONE, entry(0))

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from tests.services import invocation
 from upon import errors
 from upon.errors import ConfigError, EventError, FunctionError, PayloadTooLarge, UponError
-from upon.events import Event, read_record
-from upon.messages import COALESCE_BYTES, MAX_PAYLOAD, FunctionCode, Timings
+from upon.events import Event
+from upon.messages import MAX_PAYLOAD, Cause, FunctionCode, Timings, encode
 from upon.service.app import listen_address
 from upon.service.lag import behind
 from upon.service.openapi import document
 from upon.service.problems import status_of
 from upon.service.registrar import check_code, check_name
 from upon.service.routes import ROUTES
-from upon.service.routes_events import read_events, records
-from upon.service.submission import batches
+from upon.service.routes_events import entry_of, read_events
+from upon.service.submission import check_description
 from upon.service.views import hops, moment
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 700_000)), max_size=12))
-def test_batches_keep_order_and_bounds(sizes: list[tuple[str, int]]) -> None:
-    some = [invocation(str(n), code, payload=b"x" * size) for n, (code, size) in enumerate(sizes)]
-    made = list(batches(some))
-    for code in "abc":
-        ids = [one.id for of, batch in made if of == code for one in batch]
-        assert ids == [one.id for one in some if one.code == code]
-    for code, batch in made:
-        assert {one.code for one in batch} == {code}
-        assert len(batch) == 1 or sum(len(one.payload) for one in batch) <= COALESCE_BYTES
-    for (one, left), (two, right) in itertools.pairwise(made):
-        full = sum(len(i.payload) + 256 for i in left) + len(right[0].payload) + 256 > COALESCE_BYTES
-        assert one != two or full, "no more records than needed"
-
-
-@given(st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.integers(0, 400_000)), max_size=8))
-def test_events_travel_by_key_and_in_order(wanted: list[tuple[str | None, int]]) -> None:
-    events = [Event(type="t", source="/s", subject=s, data="x" * size) for s, size in wanted]
-    made = list(records(events))
-    for key in (None, "a", "b"):
-        found = [e for of, value, headers in made if of == key for e in read_record(value, headers)]
-        assert found == [event for event in events if event.key == key]
-    assert all(len(value) <= 1.2 * COALESCE_BYTES for _, value, _ in made)
+def test_what_describes_an_invocation_has_a_limit() -> None:
+    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="t", event_source="/s", event_subject="x" * 40_000)
+    check_description(invocation("1"), 400)
+    with pytest.raises(PayloadTooLarge, match="names, retry and cause take"):
+        check_description(invocation("1", cause=cause), len(encode(invocation("1", cause=cause))))
 
 
 def test_events_that_are_none_name_their_place() -> None:
@@ -59,7 +37,7 @@ def test_events_that_are_none_name_their_place() -> None:
     with pytest.raises(EventError, match=r"^\[0\]: an event is a JSON object"):
         read_events([3])
     with pytest.raises(PayloadTooLarge, match="limit"):
-        list(records([Event(type="t", source="/s", data="x" * MAX_PAYLOAD)]))
+        entry_of(Event(type="t", source="/s", data="x" * MAX_PAYLOAD))
 
 
 def test_lag() -> None:
