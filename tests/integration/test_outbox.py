@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.services import Records
+from tests.services import Records, eventually
 from upon.errors import PayloadTooLarge
 from upon.kafka.admin import admin_client, ensure_topics
 from upon.kafka.batches import Entry, Lane, Place
@@ -62,6 +62,11 @@ async def test_a_topic_that_is_deleted_under_way_is_made_anew_and_others_go_on(k
     async with Outbox(kafka, "test", spec_of=topics.spec_of) as outbox, admin_client(kafka) as admin:
         await (await outbox.send(lane(topics), invocation_entry(invocation(0), 0)))
         await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await eventually(gone, "the topic is gone")
         acks = [await outbox.send(lane(topics), invocation_entry(invocation(n), n)) for n in range(1, 50)]
         await outbox.put(topics.control("local"), b"x")
         async with asyncio.timeout(60):

@@ -138,7 +138,8 @@ def test_a_result_is_fitted_to_a_record_whatever_of_it_is_too_large() -> None:
 
 
 def test_an_invocation_whose_names_leave_no_room_for_a_result_is_a_dead_letter() -> None:
-    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="t", event_source="/s", event_subject="x" * 40_000)
+    subject = "x" * 40_000
+    cause = Cause(rule="r", rule_revision=1, event_id="e", event_type="t", event_source="/s", event_subject=subject)
     for batch in (
         InvocationBatch(site="s", invocations=(Invocation(id="1", code="c", function="f", cause=cause),)),
         InvocationBatch(site="s", invocations=(Invocation(id="1" * 40_000, code="c", function="f"),)),

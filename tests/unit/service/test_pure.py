@@ -22,7 +22,8 @@ from upon.service.views import hops, moment
 
 
 def test_what_describes_an_invocation_has_a_limit() -> None:
-    cause = Cause(rule="r", rule_version=1, event_id="e", event_type="t", event_source="/s", event_subject="x" * 40_000)
+    subject = "x" * 40_000
+    cause = Cause(rule="r", rule_revision=1, event_id="e", event_type="t", event_source="/s", event_subject=subject)
     check_description(invocation("1"), 400)
     with pytest.raises(PayloadTooLarge, match="names, retry and cause take"):
         check_description(invocation("1", cause=cause), len(encode(invocation("1", cause=cause))))
