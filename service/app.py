@@ -27,6 +27,7 @@ from upon.part import Part
 from upon.service import routes
 from upon.service.auth import bearer
 from upon.service.context import SERVICE, Service
+from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
 from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.lag import Lag
@@ -54,20 +55,27 @@ async def main(part: Part, settings: Settings) -> None:
     if not settings.token:
         raise ConfigError("the service needs a token: set UPON_TOKEN, or start it with `upon up`, which makes one")
     host, port = listen_address(settings.listen)
+    doors = Doors(connection_limit())
     async with running(settings) as service:
-        runner = web.AppRunner(application(service), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        runner = web.AppRunner(
+            application(service, doors),
+            access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_ALIVE,
+            auto_decompress=False,
+        )  # fmt: skip
         await runner.setup()
+        watching = asyncio.create_task(doors.watch())
         try:
-            address = await _listen(runner, host, port)
+            address = await _listen(runner, host, port, doors)
             part.ready(service=address)
             await _until_stopping(part, service)
         finally:
+            watching.cancel()
             await _stop(service, runner)
 
 
-def application(service: Service) -> web.Application:
+def application(service: Service, doors: Doors) -> web.Application:
     """Return the aiohttp application over a running service."""
-    guards = [problems, bearer(service.settings.token, routes.OPEN_PATHS)]
+    guards = [problems, doors.middleware, bearer(service.settings.token, routes.OPEN_PATHS)]
     app = web.Application(middlewares=guards, client_max_size=MAX_RECORD)
     app[SERVICE] = service
     routes.add_to(app)
@@ -188,9 +196,9 @@ async def _until_stopping(part: Part, service: Service) -> None:
         service.failure.result()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
+async def _listen(runner: web.AppRunner, host: str, port: int, doors: Doors) -> str:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await DoorSite(runner, host, port, doors).start()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with UPON_LISTEN"

@@ -6,8 +6,9 @@
 Reading goes on while requests wait for Kafka, so pings are answered and submits are pipelined: a `Done` leaves when
 its record is in Kafka, whatever was submitted after it. Results that are there travel together in one frame.
 
-Bounds: incoming stops reading; results over `MAX_OUTGOING` close the connection (the client attaches again and gets
-them from the store); sightings for a watcher that is too slow are left out and counted.
+Bounds: incoming stops reading; answers over `MAX_ANSWERS` stop handling, and so reading; results over `MAX_OUTGOING`
+close the connection (the client attaches again and gets them from the store); sightings for a watcher that is too slow
+are left out and counted.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ MAX_INCOMING = 32 * 1024 * 1024
 """Bytes of frames that wait to be handled; past this the socket is not read."""
 MAX_OUTGOING = 64 * 1024 * 1024
 """Bytes of results that wait to be sent; past this the client counts as gone."""
+MAX_ANSWERS = 1024 * 1024
+"""Bytes of answers that wait to be sent; past this no further request is handled."""
 REPLAY_BYTES = 4 * 1024 * 1024
 """Bytes of stored results that are read at once for a client that attaches."""
-MAX_SIGHTINGS = 1_000
-"""Events and task changes that wait to be sent."""
+MAX_SIGHTINGS, MAX_SIGHTING_BYTES = 1_000, 8 * 1024 * 1024
+"""Events and task changes that wait to be sent; past this they are left out."""
 log = get_logger(__name__)
 
 
@@ -53,9 +56,11 @@ class Connection:
         self._incoming_bytes = 0
         self._arrived, self._taken = asyncio.Event(), asyncio.Event()
         self._answers: deque[bytes] = deque()
+        self._answers_bytes = 0
         self._results: deque[Result] = deque()
         self._results_bytes = 0
-        self._sightings: deque[api.EventSeen | api.TaskChanged] = deque()
+        self._sightings: deque[bytes] = deque()
+        self._sightings_bytes = 0
         self._missed: Counter[type] = Counter()
         self._outgoing, self._sent = asyncio.Event(), asyncio.Event()
         self._groups: set[str] = set()
@@ -106,12 +111,14 @@ class Connection:
 
     def show(self, frame: api.EventSeen | api.TaskChanged) -> None:
         """Queue a sighting, or count it as missed."""
-        if len(self._sightings) >= MAX_SIGHTINGS:
+        if len(self._sightings) >= MAX_SIGHTINGS or self._sightings_bytes > MAX_SIGHTING_BYTES:
             self._missed[type(frame)] += 1
             return
         if missed := self._missed.pop(type(frame), 0):
             frame = msgspec.structs.replace(frame, missed=missed)
-        self._sightings.append(frame)
+        data = api.encode_frame(frame)
+        self._sightings.append(data)
+        self._sightings_bytes += len(data)
         self._outgoing.set()
 
     def missed(self, kind: type[api.EventSeen | api.TaskChanged], count: int) -> None:
@@ -138,6 +145,9 @@ class Connection:
             while self._incoming:
                 data = self._incoming.popleft()
                 await self._handle(data)
+                while self._answers_bytes > MAX_ANSWERS:
+                    self._sent.clear()
+                    await self._sent.wait()
                 self._incoming_bytes -= len(data)
                 self._taken.set()
 
@@ -216,7 +226,9 @@ class Connection:
     # ── answers → socket ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, frame: api.FromService) -> None:
-        self._answers.append(api.encode_frame(frame))
+        data = api.encode_frame(frame)
+        self._answers.append(data)
+        self._answers_bytes += len(data)
         self._outgoing.set()
 
     def _refuse(self, request: int, error: UponError) -> None:
@@ -248,7 +260,9 @@ class Connection:
 
     def _next_frame(self) -> bytes | None:
         if self._answers:
-            return self._answers.popleft()
+            data = self._answers.popleft()
+            self._answers_bytes -= len(data)
+            return data
         if self._results:
             some: list[Result] = []
             size = 0
@@ -258,7 +272,9 @@ class Connection:
             self._results_bytes -= size
             return api.encode_frame(api.Results(results=tuple(some)))
         if self._sightings:
-            return api.encode_frame(self._sightings.popleft())
+            data = self._sightings.popleft()
+            self._sightings_bytes -= len(data)
+            return data
         return None
 
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,8 @@ Handler = Callable[[Service, web.Request], Awaitable[web.StreamResponse]]
 MAX_LIMIT = 1000
 LOOK_FOR_CLIENT = 0.5
 """Seconds between two looks whether the client of a request that waits is still there."""
+BODY_WITHIN = 120.0
+"""Seconds that a request's body has to arrive."""
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
@@ -75,17 +77,21 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
     """Return a request's JSON body as `kind`.
 
     Raises:
-        InputError: it is not JSON or not of that form; the message names the field.
+        InputError: it is not JSON or not of that form; the message names the field. Or it did not arrive in time.
     """
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        body: B = decoder.decode(await request.read())
+        async with asyncio.timeout(BODY_WITHIN):
+            data = await request.read()
+        body: B = decoder.decode(data)
     except msgspec.ValidationError as error:
         raise InputError(f"body: {_field_first(str(error))}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"body: not JSON: {error}") from error
+    except TimeoutError:
+        raise InputError(f"body: not all of it arrived within {BODY_WITHIN:.0f} s") from None
     return body
 
 
@@ -115,7 +121,7 @@ def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
 def limit_of(request: web.Request) -> int:
     """Return the `limit` of a listing, 50 if there is none. Raises InputError."""
     text = request.query.get("limit", "50")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
         raise InputError(f"limit: a number from 1 to {MAX_LIMIT}, not {text[:20]!r}")
     return int(text)
 

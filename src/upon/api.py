@@ -31,6 +31,10 @@ class Body(Struct, frozen=True, kw_only=True):
     """Base of all request and response bodies."""
 
 
+MAX_MESSAGE = 8_000
+"""Characters of an error's message, or of one of its fields, at most."""
+
+
 class Problem(Body, frozen=True, kw_only=True):
     """What went wrong with a request. `detail` holds the error's own fields (RuleError: file, line, column, field)."""
 
@@ -305,8 +309,15 @@ def decode_from_service(data: bytes) -> FromService:
 
 def problem(error: UponError) -> Problem:
     """Return an error as it travels."""
-    fields = {k: v for k, v in vars(error).items() if isinstance(v, str | int | float | bool)}
-    return Problem(error=public_class(error).__name__, message=str(error), detail=fields)
+    fields = {k: _cut(v) for k, v in vars(error).items() if isinstance(v, str | int | float | bool)}
+    return Problem(error=public_class(error).__name__, message=_cut(str(error)), detail=fields)
+
+
+def _cut(value: Any) -> Any:
+    """Return a text without its middle if it is long: what was wrong may be megabytes."""
+    if not isinstance(value, str) or len(value) <= MAX_MESSAGE:
+        return value
+    return f"{value[: MAX_MESSAGE // 2]} … {value[-MAX_MESSAGE // 2 :]}"
 
 
 def raised(found: Problem) -> UponError:

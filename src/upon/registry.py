@@ -202,6 +202,6 @@ def split_function(text: str) -> tuple[str, int | None]:
     name, at, version = text.partition("@")
     if not at:
         return name, None
-    if not version.isdigit() or int(version) < 1:
-        raise FunctionNotFound(f"function {text!r}: write name or name@version, version a positive integer")
+    if not (version.isascii() and version.isdigit() and len(version) <= 18 and int(version) >= 1):
+        raise FunctionNotFound(f"function {text[:200]!r}: write name or name@version, version a positive integer")
     return name, int(version)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+import psutil
 import pytest
 
 from tests.services import DEADLINE, Records, Running, Stream, eventually, invocation, result, service
@@ -258,3 +259,34 @@ class TestTheStore:
             positions = database.execute("SELECT sum(next) FROM positions").fetchone()
         assert counted == [("succeeded", 1, total)]
         assert positions == (2 * total // 500,)
+
+
+class TestAClientThatDoesNotRead:
+    async def test_its_answers_wait_for_it_and_take_little_memory(self, running: Running) -> None:
+        """Requests go on being sent while no answer is read: the service stops reading, and answers all in the end."""
+        before = psutil.Process(running.pid).memory_info().rss
+        async with running.stream() as stream:
+            connection = stream.socket._response.connection
+            assert connection is not None
+            assert connection.transport is not None
+            connection.transport.pause_reading()  # type: ignore[attr-defined]
+            frame = api.encode_frame(api.Submit(request=1, site="\x01" * 200_000, group="g", invocations=()))
+            sent = 0
+
+            async def flood() -> None:
+                nonlocal sent
+                while True:
+                    await stream.socket.send_bytes(frame)
+                    sent += 1
+
+            flooding = asyncio.create_task(flood())
+
+            async def stands_still() -> bool:
+                was = sent
+                await asyncio.wait([flooding], timeout=1.0)
+                return sent == was
+
+            await eventually(stands_still, "the service reads no more")
+            flooding.cancel()
+            assert psutil.Process(running.pid).memory_info().rss - before < 200_000_000
+        await running.ask("GET", "/healthz")
