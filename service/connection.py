@@ -14,6 +14,7 @@ are left out and counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ MAX_ANSWERS = 1024 * 1024
 """Bytes of answers that wait to be sent; past this no further request is handled."""
 REPLAY_BYTES = 4 * 1024 * 1024
 """Bytes of stored results that are read at once for a client that attaches."""
+PATIENCE = 0.5
+"""Seconds that a client has to take what waits for it, and then the news that the service stops."""
 MAX_SIGHTINGS, MAX_SIGHTING_BYTES = 1_000, 8 * 1024 * 1024
 """Events and task changes that wait to be sent; past this they are left out."""
 log = get_logger(__name__)
@@ -83,14 +86,17 @@ class Connection:
 
     async def close(self, code: int = WSCloseCode.GOING_AWAY, message: str = "the service stops") -> None:
         """Send what waits, as far as the client takes it within half a second, and close."""
-        try:
-            async with asyncio.timeout(0.5):
+        with contextlib.suppress(TimeoutError):  # the client asks again when it is back
+            async with asyncio.timeout(PATIENCE):
                 while self._answers or self._results:
                     self._sent.clear()
                     await self._sent.wait()
-        except TimeoutError:
-            pass  # the client asks again when it is back
-        await self._socket.close(code=code, message=message.encode()[:120])
+        with contextlib.suppress(TimeoutError):  # a client that does not read is left; its connection is cut
+            async with asyncio.timeout(PATIENCE):
+                await self._socket.close(code=code, message=message.encode()[:120], drain=False)
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
 
     # ── what the hub and the watch give ───────────────────────────────────────────────────────────────────────────
 
