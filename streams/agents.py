@@ -41,6 +41,8 @@ COMMIT_INTERVAL = 0.5
 """Seconds between commits while there is something to commit; after a kill so much is processed again."""
 MAX_WAITING = 64
 """Records that wait to be taken up, at most."""
+RULES_AT_ONCE = 20
+"""Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
 log = get_logger(__name__)
 
 Commit = Callable[[Mapping[Any, int]], Awaitable[bool]]
@@ -95,6 +97,9 @@ class EventAgent:
         self._in_hand += 1
         self._idle.clear()
         catalogue = self._catalogue
+        for number, _ in enumerate(catalogue.renew(), 1):
+            if number % RULES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         for reaction in react(record, catalogue.rules, catalogue.registry, now, chain_limit=self._chain_limit):
             for fired in reaction.fired:
                 self._fire(work, record, fired, now)

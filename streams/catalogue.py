@@ -1,8 +1,8 @@
 """What a stream worker knows of the world: rules, functions and sites, as the registry's topics tell it.
 
-Fed with records in order; changed rules are compiled, and the index over all is rebuilt, when it is next needed: the
-topic holds many revisions of a rule, of which few decide over anything. A record or a rule that cannot be read is
-logged and left out, and the others work: the service checks rules before it writes them, so this is a version skew.
+Fed with records in order; changed rules are compiled, and put into the index, when it is next needed: the topic holds
+many revisions of a rule, of which few decide over anything. A record or a rule that cannot be read is logged and left
+out, and the others work: the service checks rules before it writes them, so this is a version skew.
 Not here: reading the topics (`upon.kafka.follow`).
 """
 
@@ -27,20 +27,21 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self._current: dict[str, Rule] = {}
-        self._changed: set[str] = set()  # rules, since the index was built
-        self._changed_at = 0
-        self._rules = RulesOverTime()
+        self._changed: dict[str, None] = {}  # rules, since the index was last asked for
+        self._rules = RulesOverTime(past=self._past)
 
     @property
     def rules(self) -> RulesOverTime:
-        """The index over all rules; immutable, a new one after each change."""
-        if self._changed:
-            changed, self._changed = self._changed, set()
-            for name in changed:
-                self._put_in_force(name)
-            self._rules = RulesOverTime(self._current.values(), self._changed_at, self._past)
+        """The index over all rules, with every change in it."""
+        for _ in self.renew():
+            pass
         return self._rules
+
+    def renew(self) -> Iterator[None]:
+        """Take changed rules into the index, one a step: others get their turn while many are compiled."""
+        while self._changed:
+            self._put_in_force(next(iter(self._changed)))
+            yield
 
     def take_registry(self, key: bytes, value: bytes | None, recorded: int) -> None:
         """Take in a record of the registry's topic; no value is a tombstone. `recorded`: when Kafka had it, ns."""
@@ -55,8 +56,7 @@ class Catalogue:
         self.registry.apply(record, recorded)
         if isinstance(record, RuleActivations):
             for one in record.rules:
-                self._changed.add(one.rule)
-                self._changed_at = max(self._changed_at, self.registry.timelines[one.rule][-1].since)
+                self._changed[one.rule] = None
 
     def take_site(self, value: bytes | None, heard: int) -> None:
         """Take in a record of the sites' topic. `heard`: when, ns since the epoch on this machine's clock."""
@@ -68,17 +68,20 @@ class Catalogue:
             log.error("a site record is left out", action="registry", error=str(error))
 
     def _put_in_force(self, name: str) -> None:
-        self._current.pop(name, None)
+        del self._changed[name]
         timeline = self.registry.timelines.get(name)
-        if timeline and (rule := self._compiled(timeline[-1], FOREVER)) is not None:
-            self._current[name] = rule
+        if not timeline:
+            self._rules.put(name, None, 0)
+            return
+        rule = self._compiled(timeline[-1], FOREVER)
+        self._rules.put(name, rule, timeline[-1].since)
+        if rule is not None:
             log.debug("rule in force", action="registry", rule=name, revision=rule.revision)
 
-    def _past(self) -> Iterator[Rule]:
-        for timeline in self.registry.timelines.values():
-            for one, following in pairwise(timeline):
-                if one.since < following.since and (rule := self._compiled(one, following.since)) is not None:
-                    yield rule
+    def _past(self, name: str) -> Iterator[Rule]:
+        for one, following in pairwise(self.registry.timelines.get(name, ())):
+            if one.since < following.since and (rule := self._compiled(one, following.since)) is not None:
+                yield rule
 
     def _compiled(self, standing: Standing, until: int) -> Rule | None:
         """Return the rule that fires while it stands so; None when none does."""

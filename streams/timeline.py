@@ -4,8 +4,8 @@
     before  ── index ──▶ what was in force until something changed      only events older than the last change do
 
 An event is decided by what was in force when Kafka had it, whenever it is read: late, again after a crash, or by
-another worker. Guarantee: equal timelines and events give equal rules. Immutable; a change makes a new one, which
-takes over what stayed. Not here: the registry (`upon.streams.catalogue`).
+another worker. Guarantees: equal timelines and events give equal rules; a change of one rule costs what that rule
+costs, however many there are. Not here: the registry (`upon.streams.catalogue`).
 """
 
 from __future__ import annotations
@@ -22,27 +22,45 @@ class RulesOverTime:
 
     Args:
         current: in force from their `since` on.
-        changed: when the last of all changes was, ns since the epoch.
-        past: gives those that were in force from `since` until `until`; asked when an event older than that comes.
+        past: gives those of a name that were in force from `since` until `until`; asked when an event older than the
+            last change comes.
     """
 
-    def __init__(
-        self, current: Iterable[Rule] = (), changed: int = 0, past: Callable[[], Iterable[Rule]] = tuple
-    ) -> None:
-        self._current = Matcher(sorted(current, key=lambda rule: rule.name))
-        self._changed, self._past_rules = changed, past
-        self._past: Matcher[Rule] | None = None
+    def __init__(self, current: Iterable[Rule] = (), past: Callable[[str], Iterable[Rule]] = lambda _: ()) -> None:
+        rules = [rule for rule in current if rule.enabled]
+        self._current = Matcher(rules)
+        self._handles = {rule.name: handle for handle, rule in enumerate(rules)}
+        self._past_of = past
+        self._past: Matcher[Rule] = Matcher()
+        self._past_handles: dict[str, list[int]] = {}
+        self._stale: dict[str, None] = {}  # names whose past must be read before an old event comes
+        self._changed = 0
 
     def __len__(self) -> int:
         return len(self._current)
 
+    def put(self, name: str, rule: Rule | None, changed: int) -> None:
+        """Take in that a rule stands otherwise since `changed`, ns since the epoch. None: it does not fire any more."""
+        if (handle := self._handles.pop(name, None)) is not None:
+            self._current.remove(handle)
+        if rule is not None and rule.enabled:
+            self._handles[name] = self._current.add(rule)
+        self._stale[name] = None
+        self._changed = max(self._changed, changed)
+
     def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
         """Return the rules, by name, that match an event which Kafka had at `at`, ns since the epoch."""
         found = self._current.match(event)
-        if at >= self._changed:
-            return found
-        if self._past is None:
-            self._past = Matcher(sorted(self._past_rules(), key=lambda rule: rule.name))
-        found = [rule for rule in found if rule.since <= at]
-        found += [rule for rule in self._past.match(event) if rule.since <= at < rule.until]
+        if at < self._changed:
+            self._read_past()
+            found = [rule for rule in found if rule.since <= at]
+            found += [rule for rule in self._past.match(event) if rule.since <= at < rule.until]
         return sorted(found, key=lambda rule: rule.name)
+
+    def _read_past(self) -> None:
+        for name in self._stale:
+            for handle in self._past_handles.pop(name, ()):
+                self._past.remove(handle)
+            if handles := [self._past.add(rule) for rule in self._past_of(name)]:
+                self._past_handles[name] = handles
+        self._stale.clear()

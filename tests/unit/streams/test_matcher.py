@@ -65,12 +65,61 @@ events = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(patterns, max_size=25), st.lists(events, min_size=1, max_size=6))
 def test_the_index_equals_testing_every_rule(specs: list[dict[str, Any]], happened: list[dict[str, Any]]) -> None:
     matcher, rules = index(specs)
     for event in happened:
         assert matcher.match(event) == [rule for rule in rules if rule.pattern.matches(event)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(patterns, max_size=15),
+    st.lists(st.tuples(patterns, st.integers(0, 30)), max_size=30),
+    st.lists(events, min_size=1, max_size=4),
+)
+def test_rules_that_come_and_go_leave_the_index_as_if_made_anew(
+    first: list[dict[str, Any]], changes: list[tuple[dict[str, Any], int]], happened: list[dict[str, Any]]
+) -> None:
+    matcher, rules = index(first)
+    kept = dict(enumerate(rules))
+    for number, (spec, gone) in enumerate(changes, len(first)):
+        rule = Numbered(number, parse_pattern(spec))
+        kept[matcher.add(rule)] = rule
+        if gone in kept:
+            matcher.remove(gone)
+            del kept[gone]
+    assert len(matcher) == len(kept)
+    for event in happened:
+        assert matcher.match(event) == [rule for rule in kept.values() if rule.pattern.matches(event)]
+
+
+def test_rules_on_fields_of_their_own_are_taken_and_few_are_tested() -> None:
+    specs: list[dict[str, Any]] = [{"data": {f"field{i}": ["x"], f"b{i % 7}": {"c": ["y"]}}} for i in range(3000)]
+    matcher, rules = index(specs[:2000])
+    for spec in specs[2000:]:
+        rules.append(Numbered(len(rules), parse_pattern(spec)))
+        matcher.add(rules[-1])
+    event = {"type": "t", "data": {"field17": "x", "field2500": ["x"], "b3": {"c": "y"}, "b1": [{"c": "y"}]}}
+    assert matcher.match(event) == [rules[17], rules[2500]]
+    assert len(matcher.candidates({"type": "t", "data": {"field17": "x"}})) <= 1
+
+
+def test_many_fields_in_rules_that_are_alike_do_not_nest_without_end() -> None:
+    spec = {"data": {f"field{i}": ["x"] for i in range(1500)}}
+    matcher, rules = index([spec] * 5)
+    assert matcher.match({"data": {f"field{i}": "x" for i in range(1500)}}) == rules
+    assert matcher.match({"data": {f"field{i}": "x" for i in range(1499)}}) == []
+
+
+def test_a_change_does_not_touch_the_other_rules() -> None:
+    matcher, _ = index([{"type": [f"t{i % 50}"], "subject": [{"prefix": f"/{i}/"}]} for i in range(3000)])
+    places = {handle: list(map(id, nodes)) for handle, nodes in matcher._places.items()}
+    handle = matcher.add(Numbered(3000, parse_pattern({"type": ["t7"], "subject": [{"prefix": "/7/"}]})))
+    matcher.remove(handle)
+    moved = [one for one, nodes in places.items() if nodes != list(map(id, matcher._places[one]))]
+    assert len(moved) <= 4
 
 
 def test_few_rules_are_tested_among_thousands() -> None:
