@@ -10,11 +10,14 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
+
+import msgspec
 
 from upon.dispatcher.publisher import Publisher
 from upon.dispatcher.state import State
+from upon.dispatcher.stragglers import stragglers
 from upon.errors import UponError
 from upon.logs import get_logger
 from upon.messages import ManagerStatus, SiteStatus
@@ -23,6 +26,10 @@ log = get_logger(__name__)
 
 ALWAYS = 5.0
 """Seconds between two announcements, at most."""
+MAX_MANAGERS = 2000
+"""Managers that are named, at most: those with the most slots."""
+MAX_PIDS = 10_000
+"""Process ids of workers that are named, at most; past them, none are."""
 CHANGES = 1.0
 """Seconds between two announcements when only the load has changed, at least."""
 
@@ -67,7 +74,7 @@ class Announcer:
     def status(self, state: Literal["up", "down"] = "up") -> SiteStatus:
         """Return what there is to say now."""
         book = self._state.book
-        managers = tuple(
+        managers = bounded(
             ManagerStatus(
                 id=m.id,
                 host=m.host,
@@ -91,6 +98,7 @@ class Announcer:
             if len(book.tasks) > running
             else 0,
             running=running,
+            stragglers=stragglers(book.managers.values(), self._state.attempts.usual, time.monotonic()),
         )
 
     def _now(self) -> tuple[int, ...]:
@@ -103,3 +111,11 @@ class Announcer:
         except UponError as error:
             log.warning(f"the site's status was not written: {error}; the next one follows", action="announce")
         self._wake()
+
+
+def bounded(managers: Iterable[ManagerStatus]) -> tuple[ManagerStatus, ...]:
+    """Return what fits into a record, whatever the size of the site: 2,000 managers are some 300 KB."""
+    named = sorted(managers, key=lambda manager: -manager.slots)[:MAX_MANAGERS]
+    if sum(len(manager.workers) for manager in named) > MAX_PIDS:
+        named = [msgspec.structs.replace(manager, workers=()) for manager in named]
+    return tuple(named)

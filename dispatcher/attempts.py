@@ -19,6 +19,7 @@ from upon.dispatcher.book import Book
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
 from upon.dispatcher.placement import Placement
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
+from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
     HELD,
     MAX_UNSTARTED_LOSSES,
@@ -60,6 +61,7 @@ class Attempts:
         random: Callable[[], float],
     ) -> None:
         self.book, self.step, self.placement = book, step, placement
+        self.usual = UsualTimes()
         self.hold_until, self._timeout, self._random = hold_until, timeout, random
 
     def queue(self, task: Task, *, first: bool = False) -> None:
@@ -114,6 +116,7 @@ class Attempts:
         if task is None or task.state != "assigned":
             return
         task.started, task.pid = begun.started, begun.pid
+        task.since = self.step.now.mono - max(0.0, begun.ran)
         self.book.move(task, "running")
         worker = f"{manager}/{begun.pid}"
         started = Started(id=task.id, started=begun.started, attempt=task.starts + 1, worker=worker)
@@ -141,7 +144,9 @@ class Attempts:
         task.starts += 1
         succeeded = outcome.status == "succeeded"
         if succeeded and outcome.finished >= outcome.started > 0:
-            self.placement.observe(task.invocation.code, (outcome.finished - outcome.started) / 1e9)
+            seconds = (outcome.finished - outcome.started) / 1e9
+            self.placement.observe(task.invocation.code, seconds)
+            self.usual.observe(task.invocation.code, seconds, task.invocation.items)
         if outcome.status == "failed" and outcome.failure is not None and not task.cancelled:
             delay = retry_delay(task.invocation.retry, task.starts, outcome.failure.kinds, self._random())
             if delay is not None:

@@ -41,7 +41,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 HANDSHAKE = 3.0
 """Seconds that a connection has to show its key; who connects and says nothing holds a descriptor so long."""
 KEYS_AFTER = 0.5
-"""Seconds before the folder of keys is read again for a key that is not among them."""
+"""Seconds between two readings of the folder of keys, for a key that is not among them."""
 BURST = 1000
 """Messages read before the loop does its other work."""
 
@@ -104,7 +104,7 @@ class Router:
 
     def __init__(self, address: str, keys: KeyPair, curve: Path, wake: Callable[[], None]) -> None:
         self._curve, self._allowed = curve, allowed(curve)
-        self._keys_read, self._refusals = time.monotonic(), Refusals()
+        self._keys_read, self._refusals = float("-inf"), Refusals()
         _raise_descriptor_limit()
         self._context = zmq.Context()
         self._door = self._context.socket(zmq.REP)
@@ -195,7 +195,7 @@ class Router:
             version, sequence, _domain, address, _identity, mechanism, *credentials = request
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and credentials else b""
             now = time.monotonic()
-            if key not in self._allowed and now - self._keys_read >= KEYS_AFTER:
+            if key and key not in self._allowed and now - self._keys_read >= KEYS_AFTER:
                 self._allowed, self._keys_read = allowed(self._curve), now  # it may have been added since
             name = self._allowed.get(key)
             if name is None:

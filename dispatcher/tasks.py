@@ -65,6 +65,7 @@ class Task:
     manager: str = ""  # who has it, or had it last
     dispatched: int = 0
     started: int = 0
+    since: float = 0.0  # monotonic s: when it began, as far as is known here
     pid: int = 0
     cancelled: bool = False
     due: float = 0.0  # monotonic s: when waiting for code or for the backoff ends

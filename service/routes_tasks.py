@@ -28,7 +28,14 @@ async def list_some(service: Service, request: web.Request) -> web.Response:
     wanted, limit = wanted_tasks(request), limit_of(request)
     await caught_up(service, WAIT_LISTING)
     rows = await service.store.read(queries.list_tasks, wanted, limit)
-    return answer([views.listed_task(row) for row in rows])
+    usual = usual_times(service)
+    return answer([views.listed_task(row, usual.get(row.id)) for row in rows])
+
+
+def usual_times(service: Service) -> dict[str, float]:
+    """Return what the functions of stragglers usually take (s), by task."""
+    sites = service.registrar.registry.sites.values()
+    return {one.id: one.usual for site in sites for one in site.stragglers}
 
 
 async def show(service: Service, request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ from upon import api
 from upon.errors import InputError
 from upon.events import rfc3339
 from upon.messages import (
+    FINAL,
     Cause,
     DeadLetter,
     FunctionRecord,
@@ -90,12 +91,27 @@ def site(status: SiteStatus, up: bool) -> api.Site:
             )
             for one in (status.managers if up else ())
         ],
+        stragglers=[
+            api.Straggler(
+                id=one.id,
+                function=one.function,
+                worker=one.worker,
+                started=moment(one.started) or "",
+                ran=one.ran,
+                usual=one.usual,
+            )
+            for one in (status.stragglers if up else ())
+        ],
     )
 
 
-def listed_task(row: Row[Any]) -> api.Task:
-    """Return a task without result, timings and stdout, from a row of `queries.LISTED`."""
-    return api.Task(**_task(row))
+def listed_task(row: Row[Any], usual: float | None = None) -> api.Task:
+    """Return a task without result, timings and stdout, from a row of `queries.LISTED`.
+
+    Args:
+        usual: s that its function usually takes, if its site says that it runs far beyond it.
+    """
+    return api.Task(**_task(row), usual=None if row.status in FINAL else usual)
 
 
 def whole_task(row: Row[Any]) -> api.Task:

@@ -159,6 +159,7 @@ class Task(Body, frozen=True, kw_only=True):
     event: TaskCause | None = None
     timings: list[Hop] = []
     stdout: str = ""
+    usual: float | None = None  # s that its function usually takes, when this one runs far beyond it
 
 
 class Manager(Body, frozen=True, kw_only=True):
@@ -169,6 +170,17 @@ class Manager(Body, frozen=True, kw_only=True):
     slots: int
     busy: int
     python: str
+
+
+class Straggler(Body, frozen=True, kw_only=True):
+    """A task that runs far beyond its function's usual time."""
+
+    id: str
+    function: str
+    worker: str
+    started: str
+    ran: float  # s, when the site was last heard of
+    usual: float  # s that nine of ten calls of its function take at most
 
 
 class Site(Body, frozen=True, kw_only=True):
@@ -182,6 +194,7 @@ class Site(Body, frozen=True, kw_only=True):
     slots: int
     busy: int
     managers: list[Manager]
+    stragglers: list[Straggler] = []
 
 
 class DeadLetterView(Body, frozen=True, kw_only=True):

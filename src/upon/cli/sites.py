@@ -11,7 +11,7 @@ app = typer.Typer(help="See the sites where functions run.")
 
 @app.command("list")
 def list_(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List the sites: their managers, free and busy slots, what waits.
+    """List the sites: their managers, free and busy slots, what waits, and what runs far beyond its usual time.
 
     Example: upon sites list
     """
@@ -31,13 +31,14 @@ def list_(as_json: JsonOption = False, home: HomeOption = None) -> None:
             s.slots - s.busy,
             s.queued,
             s.running,
+            len(s.stragglers) or "",
             s.host,
             when(s.seen),
         )
         for s in found
     )
     print_table(
-        ("name", "state", "managers", "busy", "free", "queued", "running", "host", "seen"),
+        ("name", "state", "managers", "busy", "free", "queued", "running", "stragglers", "host", "seen"),
         rows,
         "no site has reported yet; `upon up` starts one",
     )

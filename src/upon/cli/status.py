@@ -63,6 +63,7 @@ def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[s
             system = client.status()
     except UponError:
         return {"state": "unknown", "pids": [], "restarts": 0, "busy": 0, "free": 0}, None
+    long = [one for site in system.sites if site.name == state.site for one in site.stragglers]
     managers = [m for site in system.sites if site.name == state.site and site.state == "up" for m in site.managers]
     busy, slots = sum(m.busy for m in managers), sum(m.slots for m in managers)
     workers = {
@@ -71,6 +72,7 @@ def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[s
         "restarts": 0,
         "busy": busy,
         "free": slots - busy,
+        "stragglers": [{"id": one.id, "function": one.function, "ran": one.ran, "usual": one.usual} for one in long],
     }
     return workers, system.lag
 
@@ -99,7 +101,7 @@ def _table(view: dict[str, Any], table: Any) -> Any:
     notes = {"kafka": view["kafka"], "service": view["service"], "manager": f"site {view['site']}"}
     workers = view["parts"]["workers"]
     notes["sources"] = _sources(view["parts"]["sources"]["info"])
-    notes["workers"] = f"{workers['busy']} busy, {workers['free']} free"
+    notes["workers"] = f"{workers['busy']} busy, {workers['free']} free" + _stragglers(workers.get("stragglers", []))
     colours = {"up": "green", "external": "green", "starting": "yellow"}
     for name, part in view["parts"].items():
         behind = [str(n) for key, n in lag.items() if key.partition(":")[0] == name]
@@ -112,6 +114,20 @@ def _table(view: dict[str, Any], table: Any) -> Any:
             Text(notes.get(name, "")),
         )
     return table
+
+
+def _stragglers(found: list[dict[str, Any]]) -> str:
+    """Return the tasks that run far beyond their function's usual time."""
+    from upon.cli.output import SHORT_ID
+    from upon.durations import format_duration
+
+    said = [
+        f"{one['function'] or 'a function'} runs for {format_duration(round(one['ran']))}, usually "
+        f"{format_duration(one['usual']) if one['usual'] >= 0.001 else 'under 1ms'} (task {one['id'][:SHORT_ID]})"
+        for one in found[:3]
+    ]
+    more = [f"{len(found) - 3} more"] if len(found) > 3 else []
+    return "".join(f"; {line}" for line in said + more)
 
 
 def _sources(info: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ def list_(
         return
     rows = (
         (t.id[:SHORT_ID], coloured(t.status), _function(t), t.site, t.rule, when(t.submitted), milliseconds(t.duration),
-         t.error.type if t.error else "")
+         t.error.type if t.error else _beyond(t))
         for t in found
     )  # fmt: skip
     print_table(("id", "status", "function", "site", "rule", "submitted", "took", "error"), rows, "no tasks")
@@ -120,6 +120,13 @@ def the_one(beginning: str, ids: list[str]) -> str:
     if len(found) > 1:
         raise TaskNotFound(f"{len(found)} tasks begin with {beginning}: {', '.join(found[:3])} …; give more of the id")
     return found[0]
+
+
+def _beyond(task: Task) -> str:
+    """Return that a task runs far beyond its function's usual time, if it does."""
+    from upon.cli.output import milliseconds
+
+    return f"straggler, usually {milliseconds(task.usual * 1000)}" if task.usual is not None else ""
 
 
 def _function(task: Task) -> str:
