@@ -77,21 +77,39 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
     """Return a request's JSON body as `kind`.
 
     Raises:
-        InputError: it is not JSON or not of that form; the message names the field. Or it did not arrive in time.
+        InputError: as `decoded` and `read_bytes`.
+    """
+    return decoded(await read_bytes(request), kind)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        InputError: it did not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await request.read()
+    except TimeoutError:
+        raise InputError(f"body: not all of it arrived within {BODY_WITHIN:.0f} s") from None
+
+
+def decoded(data: bytes | msgspec.Raw, kind: type[B]) -> B:
+    """Return JSON as `kind`.
+
+    Raises:
+        InputError: it is not JSON or not of that form; the message names the field.
     """
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        async with asyncio.timeout(BODY_WITHIN):
-            data = await request.read()
         body: B = decoder.decode(data)
     except msgspec.ValidationError as error:
         raise InputError(f"body: {_field_first(str(error))}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"body: not JSON: {error}") from error
-    except TimeoutError:
-        raise InputError(f"body: not all of it arrived within {BODY_WITHIN:.0f} s") from None
     return body
 
 

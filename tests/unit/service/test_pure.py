@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 import pytest
 from openapi_spec_validator import validate
 
 from tests.services import invocation
 from upon import errors
-from upon.errors import ConfigError, EventError, FunctionError, PayloadTooLarge, UponError
+from upon.errors import ConfigError, EventError, FunctionError, InputError, PayloadTooLarge, UponError
 from upon.events import Event
 from upon.messages import MAX_PAYLOAD, Cause, FunctionCode, Timings, encode
 from upon.service.app import listen_address
@@ -16,7 +19,7 @@ from upon.service.openapi import document
 from upon.service.problems import status_of
 from upon.service.registrar import check_code, check_name
 from upon.service.routes import ROUTES
-from upon.service.routes_events import entry_of, read_events
+from upon.service.routes_events import SLICE, entry_of, read_entries, slices
 from upon.service.submission import check_description
 from upon.service.views import hops, moment
 
@@ -29,16 +32,36 @@ def test_what_describes_an_invocation_has_a_limit() -> None:
         check_description(invocation("1", cause=cause), len(encode(invocation("1", cause=cause))))
 
 
-def test_events_that_are_none_name_their_place() -> None:
+async def test_events_that_are_none_name_their_place() -> None:
     good = Event(type="t", source="/s").to_dict()
-    with pytest.raises(EventError, match=r"^\[1\]: id: is required"):
-        read_events([good, {k: v for k, v in good.items() if k != "id"}])
-    with pytest.raises(EventError, match=r"^specversion"):
-        read_events({**good, "specversion": "0.3"})
-    with pytest.raises(EventError, match=r"^\[0\]: an event is a JSON object"):
-        read_events([3])
+    for body, message in (
+        ([good, {k: v for k, v in good.items() if k != "id"}], r"^\[1\]: id: is required"),
+        ({**good, "specversion": "0.3"}, r"^specversion"),
+        ([3], r"^\[0\]: an event is a JSON object"),
+    ):
+        with pytest.raises(EventError, match=message):
+            await read_entries(msgspec.json.encode(body))
+    for wrong in (b"", b"[", b"null", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"[1e999]"):
+        with pytest.raises((InputError, EventError)):
+            await read_entries(wrong)
     with pytest.raises(PayloadTooLarge, match="limit"):
         entry_of(Event(type="t", source="/s", data="x" * MAX_PAYLOAD))
+
+
+async def test_many_events_are_read_while_others_have_their_turn() -> None:
+    events = [Event(type="t", source="/s", id=str(n), subject=str(n % 7)).to_dict() for n in range(5_000)]
+    body = msgspec.json.encode(events)
+    reading = asyncio.ensure_future(read_entries(b" " + body))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    ids, entries = await reading
+    assert ids == [str(n) for n in range(5_000)]
+    assert turns >= len(body) // SLICE
+    portions = list(slices(entries))
+    assert [entry for some in portions for entry in some] == entries
+    assert all(sum(entry.size for entry in some) <= SLICE + 1_000 for some in portions)
 
 
 def test_lag() -> None:
