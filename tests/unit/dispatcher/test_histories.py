@@ -64,6 +64,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.mono = 1000.0
+        self.skew = 0  # ns: the wall clock, against the one that does not jump
         self.log: list[list[RecordRead]] = [[], []]  # the invocations topic: records of two partitions
         self.read = [0, 0]
         self.committed = [0, 0]
@@ -92,7 +93,7 @@ class Histories(RuleBasedStateMachine):
     def do(self, event: Input) -> None:
         starts = {id: task.starts for id, task in self.state.book.tasks.items()}
         waiting = list(self.state.book.ready)
-        for said in self.state.handle(event, Now(self.mono, int(self.mono * 1e9))):
+        for said in self.state.handle(event, Now(self.mono, int(self.mono * 1e9) + self.skew)):
             self.carry_out(said)
         self.state.check_invariants()
         ready = self.state.book.ready
@@ -200,6 +201,10 @@ class Histories(RuleBasedStateMachine):
                 if peer.connected:
                     self.say(peer, protocol.Heartbeat(len(peer.holds)))
             self.do(Tick())
+
+    @rule(hours=st.sampled_from([-48, -1, 1, 48]))
+    def wall_clock_jumps(self, hours: int) -> None:
+        self.skew += hours * 3_600_000_000_000
 
     # -------------------------------------------------------------------------------------------- managers
 

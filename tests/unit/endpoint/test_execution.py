@@ -317,3 +317,9 @@ def test_a_traceback_shows_lines_of_a_file_that_is_not_here(tmp_path: Path) -> N
         assert failure is not None
         assert f'File "{tmp_path / "measure.py"}", line {line}, in fail' in failure.traceback
         assert "raise ValueError(x)  # the line" in failure.traceback
+
+
+def test_how_long_it_ran_is_not_told_by_the_wall_clock() -> None:
+    """It is told from the beginning on, whatever that was: the wall clock may be set while a function runs."""
+    for done in (call(lambda: 1), call(lambda: 1 / 0), chunk(lambda n: n, [1, 2])):
+        assert 1 <= done.finished < 60_000_000_000

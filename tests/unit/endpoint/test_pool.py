@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment
-from upon.endpoint.channel import Began, Code, Done, Task, Up
+from upon.endpoint.channel import Began, Code, Done, Retire, Task, Up
 from upon.endpoint.endings import exit_story
 from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.pool import FIRST_WAIT, Pool
@@ -193,6 +193,19 @@ def test_nonsense_of_a_worker_costs_the_worker() -> None:
     assert made.heard(1, [Done(0, 1, 2)], 0.0) == [Reclaim(1), Kill(1)]
     assert made.exited(1, -9, "", 0.0) == [Fork(2)]
     assert [one.id for one in made.queue] == ["a"]
+
+
+def test_a_worker_that_retires_has_done_its_task_and_loses_none() -> None:
+    made = pool()
+    made.assign([task("a"), task("b")], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    ended, *rest = made.heard(1, [Done(0, 1, 2, b"m"), Retire("left 1 threads running")], 0.0)
+    assert isinstance(ended, Ended)
+    assert (ended.outcome.id, ended.outcome.status) == ("a", "succeeded")
+    assert rest == [Reclaim(1), Kill(1)]
+    assert made.reclaimed(1, {1}, 0.0) == []
+    assert made.exited(1, 0, "", 0.0) == [Fork(2)]
+    assert [one.id for one in made.queue] == ["b"]
 
 
 def test_stop_kills_all_and_starts_nothing() -> None:
