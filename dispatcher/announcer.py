@@ -48,6 +48,7 @@ class Announcer:
         self._at = float("-inf")
         self._roster = -1
         self._load: tuple[int, ...] = ()
+        self._draining = False
         self._writing: asyncio.Task[None] | None = None
 
     def deadline(self) -> float:
@@ -56,6 +57,8 @@ class Announcer:
             return float("inf")
         if self._roster != self._state.roster.changes:
             return 0.0
+        if self._draining != self._state.draining:
+            return 0.0
         return self._at + (CHANGES if self._load != self._now() else ALWAYS)
 
     def announce(self) -> None:
@@ -63,6 +66,7 @@ class Announcer:
         if self.deadline() > time.monotonic():
             return
         self._at, self._roster, self._load = time.monotonic(), self._state.roster.changes, self._now()
+        self._draining = self._state.draining
         self._writing = asyncio.create_task(self._write(self.status()))
 
     async def down(self) -> None:
@@ -99,6 +103,7 @@ class Announcer:
             else 0,
             running=running,
             stragglers=stragglers(book.managers.values(), self._state.attempts.usual, time.monotonic()),
+            draining=self._state.draining,
         )
 
     def _now(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ commits, says that the site is down, and leaves managers at their work: they rep
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import deque
 from contextlib import AsyncExitStack, suppress
@@ -151,6 +152,7 @@ class Dispatcher:
         ]
         for task in tasks:
             task.add_done_callback(self._ended)
+        self._listen_to_signals()
         try:
             self._partitions, begun = await assign_all(self._consumer, topics.invocations(self._site))
             await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
@@ -278,6 +280,18 @@ class Dispatcher:
         log.warning(f"a record is no invocation: {letter.reason}", action="deadletter", origin=letter.origin)
         stored = LetterStored(instruction.partition, instruction.offset)
         self._publisher.letter(letter, lambda: self._put(stored))
+
+    def _listen_to_signals(self) -> None:
+        """SIGUSR1: start nothing more (`upon down --drain`); SIGUSR2: go on."""
+
+        def drain(on: bool) -> None:
+            log.info("nothing new is started" if on else "tasks are started again", action="drain")
+            self._state.drain(on)
+            self._put(Tick())
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, drain, True)
+        loop.add_signal_handler(signal.SIGUSR2, drain, False)
 
     async def _watch_stopping(self, part: Part) -> None:
         await part.stopping.wait()

@@ -121,6 +121,15 @@ class State:
             self.step.add(Commit(moved))
         return self.step.instructions
 
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is started, for the site is about to stop."""
+        return self.attempts.hold_until == float("inf")
+
+    def drain(self, on: bool) -> None:
+        """Start nothing more, or go on: what managers hold runs to its end, the rest waits."""
+        self.attempts.hold_until = float("inf") if on else 0.0
+
     def deadline(self) -> float | None:
         """Return when (monotonic s) a Tick is due; None: nothing waits for time to pass."""
         times = [self.book.alarms[0][0]] if self.book.alarms else []

@@ -60,7 +60,7 @@ class Store:
     @property
     def address(self) -> str:
         """The URL, without its password."""
-        return self._engine.url.render_as_string()
+        return shown(self._engine.url)
 
     def open(self) -> None:
         """Make the tables that are not there; build the store anew if they are of another form.
@@ -134,6 +134,11 @@ def store_url(settings: Settings) -> str:
     return f"sqlite:///{folder / 'tasks.db'}"
 
 
+def shown(url: URL) -> str:
+    """Return a URL as it may be seen by anybody: without its password, and its parameters, which may be one."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def reason(error: SQLAlchemyError) -> str:
     """Return what a database said, on one line, without SQLAlchemy's frame around it."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
@@ -146,12 +151,15 @@ def _engine(url: str | URL) -> Engine:
             parsed = parsed.set(drivername="postgresql+psycopg")
         kind = parsed.get_backend_name()
         if kind not in ("sqlite", "postgresql"):
-            raise ConfigError(f"database {parsed.render_as_string()}: use sqlite:///FILE or postgresql://…")
+            raise ConfigError(f"database {shown(parsed)}: use sqlite:///FILE or postgresql://…")
         engine = create_engine(parsed, pool_size=READERS + 1, pool_pre_ping=kind == "postgresql")
-    except ArgumentError as error:
-        raise ConfigError(f"database {url!r}: no SQLAlchemy URL such as postgresql://USER@HOST/NAME") from error
+    except (ArgumentError, ValueError):  # neither the URL nor what is said of it is shown: a password may be in it
+        raise ConfigError(
+            "setting database (environment UPON_DATABASE): no SQLAlchemy URL such as "
+            "postgresql://USER:PASSWORD@HOST/NAME; characters such as / and @ in a password are written %2F and %40"
+        ) from None
     except ImportError as error:
-        raise ConfigError(f"database {parsed.render_as_string()}: {error}; pip install 'upon[postgres]'") from error
+        raise ConfigError(f"database {shown(parsed)}: {error}; pip install 'upon[postgres]'") from error
     if kind == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     return engine

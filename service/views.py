@@ -77,6 +77,7 @@ def site(status: SiteStatus, up: bool) -> api.Site:
         seen=moment(status.at) or "",
         queued=status.queued,
         running=status.running,
+        draining=up and status.draining,
         slots=sum(one.slots for one in status.managers) if up else 0,
         busy=sum(one.busy for one in status.managers) if up else 0,
         managers=[

@@ -57,7 +57,8 @@ class System:
 
         def up() -> dict[str, Any] | None:
             status = self.status()
-            return status if all(part["state"] == "up" for part in status["parts"].values()) else None
+            well = all(part["state"] in ("up", "external") for part in status["parts"].values())
+            return status if well else None
 
         return wait_for(up, "all parts up", timeout)
 

@@ -195,6 +195,7 @@ class Site(Body, frozen=True, kw_only=True):
     busy: int
     managers: list[Manager]
     stragglers: list[Straggler] = []
+    draining: bool = False  # nothing new is started there
 
 
 class DeadLetterView(Body, frozen=True, kw_only=True):

@@ -110,7 +110,9 @@ class Home:
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
             if not os.access(self.path, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+                number = errno.EROFS if read_only else errno.EACCES
+                raise OSError(number, os.strerror(number))
         except OSError as error:
             raise ConfigError(
                 f"the home {self.path} cannot be {'written' if self.path.is_dir() else 'made'}: {error.strerror}; "

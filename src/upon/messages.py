@@ -261,6 +261,7 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     managers: tuple[ManagerStatus, ...] = ()
     queued: int = 0  # invocations held by the dispatcher and not yet sent to a manager
     running: int = 0
+    draining: bool = False  # nothing new is started: the site is about to stop
     stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
 
 

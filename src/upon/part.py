@@ -4,22 +4,18 @@
         └────────────────────┴────── exception ──────▶ logged, exit 1     (a UponError: exit 2, one line)
 
 A part's `main(part, settings)` calls `part.ready(...)` once it can do its work and returns soon after
-`part.stopping` is set. The supervisor learns of readiness through the file descriptor in UPON_READY_FD: a JSON line
-with what the part wants known, and another whenever that changes (`part.report`).
-Not here: restarts (the supervisor's) and daemonizing.
+`part.stopping` is set. The supervisor learns of readiness through the file descriptor in UPON_READY_FD:
+one JSON line with what the part wants known. Not here: restarts (the supervisor's) and daemonizing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
-import threading
 from collections.abc import Awaitable, Callable
-from queue import SimpleQueue
 from typing import Any
 
 from upon.config import Settings
@@ -49,37 +45,21 @@ class Part:
     def __init__(self, name: str) -> None:
         self.name = name
         self.stopping = asyncio.Event()
-        self._reports: SimpleQueue[str] | None = None
-        self._info: dict[str, Any] = {}
-        if (descriptor := os.environ.pop(READY_FD, None)) is not None:
-            os.set_inheritable(int(descriptor), False)  # what this part starts must not hold it open
-            self._reports = SimpleQueue()
-            # a supervisor that is stopped does not read: it must not hold up this part
-            threading.Thread(target=_write, args=(int(descriptor), self._reports), daemon=True).start()
 
     def ready(self, **info: Any) -> None:
         """Tell the supervisor, if there is one, that the part does its work; `info` must be JSON."""
         log.info("ready", action="ready", pid=os.getpid(), **info)
-        self.report(pid=os.getpid(), **info)
-
-    def report(self, **info: Any) -> None:
-        """Tell the supervisor what has changed since; `upon status` shows it. Any thread may call this, once ready."""
-        self._info = {**self._info, **info}
-        if self._reports is not None:
-            self._reports.put(json.dumps({"part": self.name, **self._info}))
+        descriptor = os.environ.pop(READY_FD, None)
+        if descriptor is None:
+            return
+        with os.fdopen(int(descriptor), "w") as pipe:
+            pipe.write(json.dumps({"part": self.name, "pid": os.getpid(), **info}) + "\n")
 
 
 def client_id(name: str) -> str:
     """Return how a part calls itself to Kafka: its name, and its system if `upon up` runs it."""
     supervisor = os.environ.get(SUPERVISOR)
     return f"{name}{CLIENT_MARK}{socket.gethostname()}/{supervisor}" if supervisor else name
-
-
-def _write(descriptor: int, reports: SimpleQueue[str]) -> None:
-    with contextlib.suppress(OSError), os.fdopen(descriptor, "w") as pipe:
-        while True:
-            pipe.write(reports.get() + "\n")
-            pipe.flush()
 
 
 Main = Callable[[Part, Settings], Awaitable[None]]

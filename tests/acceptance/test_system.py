@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 
 from tests.systems import System, running, wait_for
 from upon import Executor
+from upon.embedded.ports import free_port
 
 PARTS = ["kafka", "service", "streams", "dispatcher", "manager", "workers", "sources"]
 
@@ -58,20 +61,26 @@ def test_every_server_listens_on_loopback_only(system: System) -> None:
 
 
 def test_ctrl_c_stops_everything_in_time_and_the_data_stay(tmp_path: Path, kafka: str) -> None:
-    """On a Kafka that somebody else runs, in the foreground."""
-    home, prefix = tmp_path / "home", f"test-{secrets.token_hex(4)}"
+    """On a Kafka that somebody else runs, in the foreground, at an address and with a token of one's own."""
+    home, sources = tmp_path / "home", tmp_path / "sources.yaml"
+    sources.write_text(f"version: 1\nsources:\n  - {{name: incoming, kind: filesystem, path: {tmp_path}}}\n")
     command = [sys.executable, "-m", "upon", "up", "--home", str(home), "--kafka", kafka, "--workers", "1"]
+    given = {"UPON_PREFIX": f"test-{secrets.token_hex(4)}", "UPON_LISTEN": f"127.0.0.1:{free_port()}"}
+    given |= {"UPON_TOKEN": "a-token-of-mine"}
     system = System(home, tmp_path)
-    for values in ([1024], [1024, 2048]):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"UPON_PREFIX": prefix})
+    for values, options in (([1024], ["--sources", str(sources)]), ([1024, 2048], [])):
+        process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ | given)
         try:
             wait_for(lambda: system.status()["state"] == "up", "the system up")
-            assert system.status()["parts"]["kafka"]["state"] == "external"
+            status = system.status()
+            assert status["parts"]["kafka"]["state"] == "external"
+            assert status["parts"]["sources"]["info"]["sources"] == ["incoming"], "remembered from the first start"
+            assert status["service"] == f"http://{given['UPON_LISTEN']}"
+            assert json.loads((home / "profile.json").read_text())["token"] == given["UPON_TOKEN"]
             with Executor(home=home) as executor:
                 assert executor.submit(pow, 2, 9 + len(values)).result(timeout=60) == values[-1]
-            assert len(_upon("tasks", "list", "--json", "--home", str(home)).stdout.split('"succeeded"')) - 1 == len(
-                values
-            )
+            listed = _upon("tasks", "list", "--json", "--home", str(home)).stdout
+            assert listed.count('"succeeded"') == len(values)
             children = psutil.Process(process.pid).children(recursive=True)
             began = time.monotonic()
         finally:
@@ -79,8 +88,38 @@ def test_ctrl_c_stops_everything_in_time_and_the_data_stay(tmp_path: Path, kafka
             _, said = process.communicate(timeout=30)
         assert process.returncode == 0, said
         assert "ready after" in said
+        assert f"from {sources} (remembered" in said
         assert time.monotonic() - began < 15  # 5 s is promised and measured in the benchmark; a loaded machine is slow
         assert [child for child in children if child.is_running() and child.status() != "zombie"] == []
+
+
+def test_of_two_starts_at_once_one_runs(tmp_path: Path, kafka: str) -> None:
+    command = [sys.executable, "-m", "upon", "up", "--detach", "--home", str(tmp_path / "home"), "--workers", "1"]
+    environment = os.environ | {"UPON_PREFIX": f"test-{secrets.token_hex(4)}", "UPON_KAFKA": kafka}
+    starts = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    system = System(tmp_path / "home", tmp_path)
+    try:
+        said = [start.communicate(timeout=150) for start in starts]
+        assert sorted(start.returncode for start in starts) == [0, 1], said
+        refused = next(said for start, said in zip(starts, said, strict=True) if start.returncode == 1)
+        assert "runs in" in refused[1]
+        assert "upon down" in refused[1]
+        assert len(system.wait_up()["parts"]["dispatcher"]["pids"]) == 1
+    finally:
+        system.run("down")
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+        server.listen()
+        address = "{}:{}".format(*server.getsockname())
+        failed = _upon("up", "--home", str(tmp_path / "home"), "--kafka", "127.0.0.1:1", UPON_LISTEN=address)
+    assert failed.returncode == 2
+    assert f"cannot listen at {address}: the port is taken by" in failed.stderr
 
 
 def test_a_part_that_dies_is_restarted_and_one_line_says_so(tmp_path: Path, kafka: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -99,6 +100,8 @@ def _jars() -> Finding:
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
+    from upon.config import PRIVATE
+
     place = settings.home
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -108,26 +111,31 @@ def _home(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "home", os.access(existing, os.W_OK), str(place), f"{existing} is not writable: chown it or choose --home"
     )
+    if settings.places.profile.exists() and (mode := stat.S_IMODE(place.stat().st_mode)) & ~PRIVATE:
+        yield Finding("privacy", False, f"mode {mode:o}: others can read {place}", "`upon up` closes it; or chmod 700")
 
 
 def _running(settings: Settings) -> Iterator[Finding]:
+    from upon.embedded import health
     from upon.embedded.ports import is_free, owner
     from upon.embedded.state import read_state
-    from upon.kafka.answers import is_ready
 
     state = read_state(settings.places)
+    view = health.judge(settings.home, state, health.look(settings.places, state))
     if state is None:
         for name, address in (("service", settings.service), ("dispatcher", settings.dispatcher)):
             port = address.rpartition(":")[2]
-            if port.isdigit() and "127.0.0.1" in address and not is_free(int(port)):
+            if port.isdigit() and "127.0.0.1" in address and not view["troubles"] and not is_free(int(port)):
                 yield Finding(f"{name} port", True, f"{port} is taken by {owner(int(port))}; `upon up` takes another")
-        yield Finding("system", True, "not running; `upon up` starts it")
+        for trouble in view["troubles"]:
+            yield Finding("system", False, trouble, "run `upon down`")
+        if not view["troubles"]:
+            yield Finding("system", True, "not running; `upon up` starts it")
         return
-    yield Finding(
-        "Kafka", is_ready(state.kafka), state.kafka, f"no broker answers there; see {settings.places.logs}/kafka.log"
-    )
-    for name, part in state.parts.items():
-        yield Finding(name, part.state == "up", part.state, f"see {settings.places.logs}/{name}.log")
+    for name, part in view["parts"].items():
+        well = part["state"] in ("up", "external")
+        said = f"{part['state']}{': ' if part['reason'] else ''}{part['reason']}"
+        yield Finding(name, well, said, f"see `upon logs {name}`; {settings.places.logs}/{name}.log")
 
 
 def _print(findings: list[Finding]) -> None:

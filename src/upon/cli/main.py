@@ -22,12 +22,15 @@ COMMANDS = [
     ("up", "upon.cli.up", RUN),
     ("down", "upon.cli.down", RUN),
     ("status", "upon.cli.status", RUN),
+    ("restart", "upon.cli.restart", RUN),
     ("watch", "upon.cli.watch", RUN),
     ("part", "upon.cli.part", RUN),
+    ("install-service", "upon.cli.install_service", RUN),
     ("invoke", "upon.cli.invoke", RUN),
     ("events", "upon.cli.events", LOOK),
     ("tasks", "upon.cli.tasks", LOOK),
     ("sites", "upon.cli.sites", LOOK),
+    ("logs", "upon.cli.logs", LOOK),
     ("functions", "upon.cli.functions", AUTHOR),
     ("rules", "upon.cli.rules", AUTHOR),
     ("sources", "upon.cli.sources", AUTHOR),
@@ -50,7 +53,6 @@ def build() -> typer.Typer:
         name="upon",
         cls=InOrder,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,7 +60,7 @@ def build() -> typer.Typer:
     app.callback()(upon)
     for name, place, panel in COMMANDS:
         module = import_module(place)
-        found = getattr(module, name, None)
+        found = getattr(module, name.replace("-", "_"), None)
         if found is None:
             app.add_typer(module.app, name=name, rich_help_panel=panel, no_args_is_help=True)
         else:

@@ -41,8 +41,9 @@ def status(
 
 
 def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) -> None:
-    """Add what only the service knows: the workers, as the site's dispatcher reports them, and the lag."""
+    """Add what only the parts know: workers, as the site's dispatcher reports them, lag, each source's state now."""
     from upon.embedded.parts import KAFKA, STATUS_ORDER
+    from upon.triggers import report
 
     workers: dict[str, Any] = {"state": "stopped" if state is None else "unknown", "pids": [], "restarts": 0}
     workers |= {"busy": 0, "free": 0}
@@ -51,6 +52,13 @@ def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) ->
     if state is not None and parts["service"]["state"] == "up" and parts[KAFKA]["state"] in ("up", "external"):
         workers, lag = _ask_service(home, state)
     view["lag"] = lag
+    if (found := report.read(home)) is not None and parts["sources"]["state"] == "up":
+        parts["sources"]["info"] = {
+            "file": found.file,
+            "problem": found.problem,
+            "sources": [one.name for one in found.sources],
+            "failing": {one.name: one.reason for one in found.sources if one.state in ("failing", "wrong")},
+        }
     view["parts"] = {name: {**parts, "workers": workers}[name] for name in STATUS_ORDER}
 
 
@@ -135,4 +143,5 @@ def _sources(info: dict[str, Any]) -> str:
     failing = info.get("failing", {})
     well = [name for name in info.get("sources", []) if name not in failing]
     shown = ", ".join(well[:5]) + (f" and {len(well) - 5} more" if len(well) > 5 else "")
-    return "; ".join([*([shown] if shown else []), *(f"{name} is failing: {why}" for name, why in failing.items())])
+    told = [f"{info['file']}: {info['problem']}"] if info.get("problem") else []
+    return "; ".join([shown] * bool(shown) + told + [f"{name} is failing: {why}" for name, why in failing.items()])

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,10 @@ PIPE = 1024 * 1024
 """Bytes that a part may say while its supervisor is busy, where the system allows so many."""
 
 
+LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes that a child may tell when it is ready: a part with many thousand sources names them all."""
+
+
 class Child:
     """A running process.
 
@@ -27,22 +30,18 @@ class Child:
         ready: done when the child said so; the result is what it told (empty if it ended without).
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, log: LogFile, said: int) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, ready: asyncio.Task[dict[str, Any]], log: LogFile, said: int
+    ) -> None:
         self.process = process
         self._log, self._said = log, said
         asyncio.get_running_loop().add_reader(said, self._write_log)
         self.pid = process.pid
-        self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._hearing: asyncio.Task[None] | None = None
+        self.ready = ready
 
     @classmethod
-    async def spawn(
-        cls, argv: list[str], environment: dict[str, str], log: Path, on_report: Callable[[dict[str, Any]], None]
-    ) -> Child:
+    async def spawn(cls, argv: list[str], environment: dict[str, str], log: Path) -> Child:
         """Start `argv` with this environment, its output read into `log`.
-
-        Args:
-            on_report: called with what the child tells after it was ready.
 
         Raises:
             OSError: the program cannot be started, or the log not be written.
@@ -69,9 +68,7 @@ class Child:
         finally:
             os.close(writing)
             os.close(saying)
-        child = cls(process, file, said)
-        child._hearing = asyncio.create_task(child._hear(reading, on_report))
-        return child
+        return cls(process, asyncio.create_task(_read_ready(reading)), file, said)
 
     async def wait(self) -> int:
         """Wait for the end; return the exit code, negative for a signal. Its log has then what it said."""
@@ -97,26 +94,18 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def _hear(self, descriptor: int, on_report: Callable[[dict[str, Any]], None]) -> None:
-        """Read what the child tells, a JSON line each, of whatever length, until it closes its end."""
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
-        )
-        rest = b""
-        try:
-            while data := await reader.read(65_536):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    info = dict(json.loads(line))
-                    if not self.ready.done():
-                        self.ready.set_result(info)
-                    else:
-                        on_report(info)
-        finally:
-            transport.close()
-            if not self.ready.done():
-                self.ready.set_result({})
+
+async def _read_ready(descriptor: int) -> dict[str, Any]:
+    """Return what a child tells, of whatever length; empty if it ends without a word."""
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
+    )
+    try:
+        line = await reader.readline()
+        return dict(json.loads(line)) if line else {}
+    finally:
+        transport.close()
 
 
 def _log_pipe() -> tuple[int, int]:

@@ -17,6 +17,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +145,20 @@ class Supervisor:
         self._names = [*([] if self.external_kafka else [KAFKA]), *PARTS]
         profile = self.home.read_profile()
         self._broker = None
+        self.addresses = addresses.chosen(
+            kafka=self.external_kafka,
+            listen=self.settings.listen,
+            dispatcher=os.environ.get("UPON_DISPATCHER", ""),
+            last_service=str(profile.get("service", "")),
+            last_dispatcher=str(profile.get("dispatcher", "")),
+        )
         if self.external_kafka:
             await _check_answers(self.external_kafka)
             await rivals.check(self.external_kafka, self.settings.topics, self.settings.site)
         else:
             self._broker = Broker(self.home.kafka)
             await asyncio.to_thread(self._broker.prepare)
-        self.addresses = addresses.chosen(
-            kafka=self.external_kafka or self._broker.address,  # type: ignore[union-attr]
-            listen=self.settings.listen,
-            dispatcher=os.environ.get("UPON_DISPATCHER", ""),
-            last_service=str(profile.get("service", "")),
-            last_dispatcher=str(profile.get("dispatcher", "")),
-        )
+            self.addresses = replace(self.addresses, kafka=self._broker.address)
         self.token = self.settings.token or secrets.token_urlsafe(32)
         self.home.write_profile(
             service=self.addresses.service,
@@ -194,7 +196,7 @@ class Supervisor:
                 }
             )
         environment = parts.inherited(name, os.environ) | environment
-        child = await Child.spawn(argv, environment, self._log(name), lambda info: self._upkeep.write(name, info=info))
+        child = await Child.spawn(argv, environment, self._log(name))
         self._groups.add(child.pid)
         self._children[name] = child
         return child

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from upon.config import Home, Settings
+from upon.config import Home, Settings, write_private
 from upon.errors import ConfigError
 
 
@@ -68,3 +68,36 @@ def test_the_profile_is_private_and_updated_whole(tmp_path: Path) -> None:
     assert home.read_profile() == {"token": "b", "kafka": "k"}
     assert stat.S_IMODE(home.profile.stat().st_mode) == 0o600
     assert os.listdir(home.path) == ["profile.json"]
+
+
+def test_a_home_is_private_and_one_that_was_open_is_closed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "new" / "home")
+    assert home.make() == []
+    assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
+    for folder in (home.logs, home.path / "mine"):
+        folder.mkdir(mode=0o755)
+    home.path.chmod(0o755)
+    assert home.make() == [home.path, home.logs]
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (home.path, home.logs)] == [0o700, 0o700]
+    assert stat.S_IMODE((home.path / "mine").stat().st_mode) == 0o755, "what is not ours is left as it is"
+    assert home.make() == []
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"home .*/file/home cannot be made: Not a directory.*--home"):
+        Home(tmp_path / "file" / "home").make()
+
+
+def test_a_file_that_cannot_be_replaced_stands_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "there" / "x").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        write_private(tmp_path / "there", "text")
+    assert os.listdir(tmp_path) == ["there"]
+
+
+def test_no_message_shows_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Settings.load(tmp_path, token=["geheim"])
+    assert "geheim" not in str(raised.value)
+    assert raised.value.__cause__ is None
