@@ -49,6 +49,7 @@ def own(tmp_path: Path, kafka: str, monkeypatch: pytest.MonkeyPatch) -> System:
     return System(tmp_path / "home", tmp_path)
 
 
+@pytest.mark.timeout(600)  # three starts and thirty commands
 def test_killed_in_every_order_and_one_system_for_each_prefix(own: System, tmp_path: Path) -> None:
     own.run("up", "--detach", "--workers", "2")
     try:
