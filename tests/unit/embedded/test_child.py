@@ -37,7 +37,7 @@ async def test_one_that_ends_without_a_word_is_not_ready(tmp_path: Path) -> None
 
 async def test_its_log_is_moved_while_it_runs_and_has_every_line(tmp_path: Path) -> None:
     says = "import sys\nfor n in range(130_000): print(f'{n:>99}')\nsys.stderr.write('the last word')"
-    child = await Child.spawn([sys.executable, "-c", says], {}, tmp_path / "x.log", print)
+    child = await Child.spawn([sys.executable, "-c", says], {}, tmp_path / "x.log")
     assert await asyncio.wait_for(child.wait(), 60) == 0
     before, now = (tmp_path / "x.log.1").read_text(), (tmp_path / "x.log").read_text()
     assert LARGEST <= len(before) <= LARGEST + 100
@@ -49,7 +49,7 @@ async def test_its_log_is_moved_while_it_runs_and_has_every_line(tmp_path: Path)
 async def test_who_starts_it_leaves_no_descriptor_open(tmp_path: Path) -> None:
     open_before = len(os.listdir("/dev/fd"))
     for _ in range(5):
-        child = await Child.spawn([sys.executable, "-c", "print(1)"], {}, tmp_path / "x.log", print)
+        child = await Child.spawn([sys.executable, "-c", "print(1)"], {}, tmp_path / "x.log")
         await child.ready
         await child.wait()
     deadline = time.monotonic() + 30
