@@ -23,9 +23,13 @@ from upon.errors import InputError
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
 
+MAX_SIZE = 4 * 1024 * 1024
+"""Characters of one document."""
 MAX_NODES = 200_000
 """Values in one document, aliases counted as often as they are used: a bound on documents made to explode."""
 MAX_DEPTH = 100
+MAX_NUMBER = 400
+"""Characters of one number; reading base 60 (``1:30``) takes time quadratic in them."""
 
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))
 
@@ -65,7 +69,7 @@ def field_name(path: Path) -> str:
     """Return a path as messages write it: ``("rules", 0, "upon", "type")`` → ``rules[0].upon.type``."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text
 
 
@@ -79,6 +83,8 @@ def load(text: str, file: str) -> tuple[Any, Positions]:
     Raises:
         YamlError: with line and column.
     """
+    if len(text) > MAX_SIZE:
+        raise YamlError(f"has {len(text):,} characters, the limit is {MAX_SIZE:,}: split it", file=file)
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -91,7 +97,9 @@ def load(text: str, file: str) -> tuple[Any, Positions]:
         raise _unreadable(text, file, error) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = f"not YAML: {error.problem or error.context}"
+        problem = str(error.problem or error.context)
+        if not isinstance(error, _TooMuch):
+            problem = f"not YAML: {problem}"
         raise YamlError(problem, file=file, **_place(mark)) from error
     except RecursionError:
         raise YamlError("nested too deeply", file=file) from None
@@ -100,7 +108,46 @@ def load(text: str, file: str) -> tuple[Any, Positions]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates, which are no JSON, and without the `=` that PyYAML resolves and then cannot build."""
+    """SafeLoader without dates, which are no JSON, and without the `=` that PyYAML resolves and then cannot build.
+
+    Bounded while it composes: documents of many values, deep ones, and merges of merges end before they take memory.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = self._depth = self._merged = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._composed += 1
+        self._depth += 1
+        if self._composed > 2 * MAX_NODES:  # keys are nodes, but no values
+            raise self._refusal(f"more than {MAX_NODES} values")
+        if self._depth > MAX_DEPTH + 1:
+            raise self._refusal(f"nested more than {MAX_DEPTH} deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        seen: dict[tuple[str, str], tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:  # the last one counts; without those before, merges do not multiply
+            if not isinstance(key, yaml.ScalarNode):
+                return
+            seen[key.tag, key.value] = key, value
+        node.value = list(seen.values())
+        self._merged += len(node.value)
+        if self._merged > MAX_NODES:
+            raise self._refusal(f"merge keys make more than {MAX_NODES} values", node.start_mark)
+
+    def _refusal(self, problem: str, mark: yaml.Mark | None = None) -> Exception:
+        here = mark or self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return _TooMuch(problem=problem, problem_mark=here)
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """A document beyond one of the bounds."""
 
 
 _UNRESOLVED = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
@@ -175,6 +222,9 @@ class _Builder:
         if node.tag not in _PLAIN_TAGS:
             place = _place(node.start_mark)
             raise YamlError(f"tag {_short(node.tag)} is not allowed: plain data only", file=self.file, **place)
+        if len(node.value) > MAX_NUMBER and node.tag.endswith((":int", ":float")):
+            long = f"a number of more than {MAX_NUMBER} characters"
+            raise YamlError(long, file=self.file, **_place(node.start_mark))
         try:
             value = self.loader.construct_object(node)
         except ValueError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.yaml_positions import YamlError, field_name, load
+from upon import yaml_positions
+from upon.yaml_positions import MAX_SIZE, YamlError, field_name, load
 
 TEXT = """\
 version: 1
@@ -96,6 +99,37 @@ def test_what_no_record_can_hold_has_a_place() -> None:
         load('a: "\\ud800"\n', "x.yaml")
     with pytest.raises(YamlError, match=r"x\.yaml:1:1: a whole number"):
         load(f"{2**64}: 1\n", "x.yaml")
+
+
+def test_a_document_is_bounded_before_it_takes_memory_or_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = "[" + "[]," * 1_000_000 + "]"
+    for text, why in (
+        ("#" * (MAX_SIZE + 1), r"x\.yaml: has 4,194,305 characters, the limit is 4,194,304"),
+        ("[" * 2_000_000, r"x\.yaml:1:102: nested more than 100 deep"),
+        ("{a: " * 500_000, "nested more than 100 deep"),
+        ("a: " + "1:" * 1_000_000 + "1", r"x\.yaml:1:4: a number of more than 400 characters"),
+        ("a: " + "1" * 1_000_000, r"x\.yaml:1:4: a number of more than 400 characters"),
+    ):
+        with pytest.raises(YamlError, match=why):
+            load(text, "x.yaml")
+    tracemalloc.start()
+    monkeypatch.setattr(yaml_positions, "MAX_NODES", 50)
+    with pytest.raises(YamlError, match=r"x\.yaml:1:\d+: more than 50 values"):
+        load(values, "x.yaml")
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_merges_of_merges_do_not_multiply() -> None:
+    lines = ["a0: &a0 {k: 1, l: 2}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], m{n}: 3}}" for n in range(1, 40)]
+    assert len(load("\n".join(lines), "x.yaml")[0]["a39"]) == 41
+    own_first = "base: &b {a: 1, b: 2}\nother: &o {a: 3, c: 4}\nx: {<<: [*b, *o], b: 5}\n"
+    assert load(own_first, "x.yaml")[0]["x"] == {"a": 1, "b": 5, "c": 4}
+
+
+def test_any_key_can_be_named() -> None:
+    _, positions = load("1.5: [{~: 1}]", "x.yaml")
+    assert [field_name(path) for path in positions] == ["", "1.5", "1.5[0]", "1.5[0].None"]
 
 
 JSON = st.recursive(
