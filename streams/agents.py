@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import MAX_DESCRIPTION, DeadLetter, encode
 from upon.streams.catalogue import Catalogue
+from upon.streams.choices import Choices
 from upon.streams.firing import CHAIN_LIMIT
 from upon.streams.reactions import PRINCIPAL, Fired, react
 from upon.streams.rules import ACTION
@@ -65,8 +66,10 @@ class EventAgent:
         offsets: up to where each partition is done.
     """
 
-    def __init__(self, topics: Topics, catalogue: Catalogue, outbox: Outbox, *, chain_limit: int = CHAIN_LIMIT) -> None:
-        self._topics, self._catalogue, self._outbox = topics, catalogue, outbox
+    def __init__(
+        self, topics: Topics, catalogue: Catalogue, choices: Choices, outbox: Outbox, *, chain_limit: int = CHAIN_LIMIT
+    ) -> None:
+        self._topics, self._catalogue, self._choices, self._outbox = topics, catalogue, choices, outbox
         self._chain_limit = chain_limit
         self.offsets: Offsets[Any] = Offsets()
         self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_WAITING)
@@ -101,13 +104,22 @@ class EventAgent:
             if number % RULES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         for reaction in react(record, catalogue.rules, catalogue.registry, now, chain_limit=self._chain_limit):
-            for fired in reaction.fired:
+            for fired in await self._at_their_sites(reaction.fired):
                 self._fire(work, record, fired, now)
             for about in reaction.letters:
                 self._bury(work, about)
             await asyncio.sleep(0)  # others get their turn
             await self._outbox.room()
         self._settle(work)
+
+    async def _at_their_sites(self, fired: Sequence[Fired]) -> Sequence[Fired]:
+        """Return what fired, each at the site that its work belongs to for good."""
+        proposed = {one.firing.invocation.id: one.firing.site for one in fired if one.firing.open}
+        if not proposed:
+            return fired
+        chosen = await self._choices.settle(proposed, self._outbox)
+        sites = [chosen.get(one.firing.invocation.id, one.firing.site) for one in fired]
+        return [replace(one, firing=replace(one.firing, site=site)) for one, site in zip(fired, sites, strict=True)]
 
     def _fire(self, work: _Work, record: Received, fired: Fired, now: int) -> None:
         site, invocation = fired.firing.site, fired.firing.invocation

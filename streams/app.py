@@ -2,6 +2,7 @@
 
     upon.events ──▶ agent ──▶ upon.invocations.<site>, upon.deadletter
     upon.registry, upon.sites ──▶ catalogue (rules, functions, sites), always followed, never committed
+    upon.choices ◀──▶ choices (which of several sites work went to), likewise
 
 Guarantees: the agent begins only when the registry has been read to its end; rules change without a restart; an
 event is acknowledged after Kafka has what it caused; when something breaks that cannot be waited out, the part ends
@@ -34,6 +35,7 @@ from upon.logs import get_logger
 from upon.part import Part, client_id
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
+from upon.streams.choices import Choices
 from upon.streams.conditions import EVALUATOR
 from upon.topics import TopicSpec
 
@@ -58,8 +60,8 @@ async def main(part: Part, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     EVALUATOR.budget = settings.expression_budget
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
-    async with _catalogue(settings) as (catalogue, following), _outbox(settings, catalogue) as outbox:
-        agent = EventAgent(topics, catalogue, outbox, chain_limit=settings.chain_limit)
+    async with _following(settings) as (catalogue, choices, following), _outbox(settings, catalogue) as outbox:
+        agent = EventAgent(topics, catalogue, choices, outbox, chain_limit=settings.chain_limit)
         async with _faust(settings, agent) as (app, assigned):
             committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
             crashed = asyncio.create_task(app._crashed.wait())
@@ -94,26 +96,27 @@ def _outbox(settings: Settings, catalogue: Catalogue) -> Outbox:
 
 
 @asynccontextmanager
-async def _catalogue(settings: Settings) -> AsyncIterator[tuple[Catalogue, asyncio.Task[None]]]:
-    """A catalogue that has read the registry to its end, and the task that keeps it so."""
+async def _following(settings: Settings) -> AsyncIterator[tuple[Catalogue, Choices, asyncio.Task[None]]]:
+    """A catalogue and choices that have read their topics to the end, and the task that keeps them so."""
     kafka, topics = settings.need_kafka(), settings.topics
-    catalogue, caught_up = Catalogue(), asyncio.Event()
+    catalogue, choices, caught_up = Catalogue(), Choices(topics.choices), asyncio.Event()
 
     def take(record: Any) -> None:
         if record.topic == topics.registry:
             catalogue.take_registry(record.key or b"", record.value, record.timestamp * 1_000_000)
+        elif record.topic == topics.choices:
+            choices.take(record.value, record.offset)
         else:
             catalogue.take_site(record.value, time.time_ns() if caught_up.is_set() else record.timestamp * 1_000_000)
 
-    following = asyncio.create_task(
-        follow(kafka, f"{CLIENT_ID}-registry", [topics.registry, topics.sites], take, caught_up=caught_up)
-    )
+    followed = [topics.registry, topics.sites, topics.choices]
+    following = asyncio.create_task(follow(kafka, f"{CLIENT_ID}-registry", followed, take, caught_up=caught_up))
     reading = asyncio.create_task(caught_up.wait())
     try:
         await asyncio.wait({following, reading}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
             following.result()
-        yield catalogue, following
+        yield catalogue, choices, following
     finally:
         reading.cancel()
         following.cancel()

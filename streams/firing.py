@@ -34,10 +34,11 @@ class ChainError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """An invocation and the site that shall run it."""
+    """An invocation and the site that shall run it; `open`: as far as no other one was chosen before."""
 
     site: str
     invocation: Invocation
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ def fire(
         retry=rule.retry,
         cause=replace(cause(rule, scope.event, recorded), root=root, chain=chain),
     )
-    return Firing(choose_site(rule.sites, registry, now), invocation)
+    site = choose_site(rule.sites, registry, now)
+    # A site that nobody has heard of is no choice to keep: its topic may not exist, and another may come up first.
+    return Firing(site, invocation, open=len(rule.sites) > 1 and site in registry.sites)
 
 
 def is_output(rule: Rule, event: Event) -> bool:

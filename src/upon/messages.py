@@ -5,6 +5,7 @@
     upon.results              ResultBatch
     upon.registry             FunctionCode | FunctionRecord | RuleRevision | RuleActivations    (key: `registry_key`)
     upon.sites                SiteStatus
+    upon.choices              SiteChoices
     upon.deadletter           DeadLetter | Resolved
 
 Guarantees: a field is never renamed or reused; a new field has a default, so old records stay readable and
@@ -263,6 +264,13 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     running: int = 0
     draining: bool = False  # nothing new is started: the site is about to stop
     stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
+
+
+class SiteChoices(Message, frozen=True, kw_only=True):
+    """Which of several candidate sites invocations go to. Of several choices for an id the first in the log counts."""
+
+    format: int = 1
+    sites: dict[str, str]  # invocation id → site
 
 
 class DeadLetter(Message, frozen=True, kw_only=True, tag="letter"):

@@ -6,6 +6,7 @@
     results               result batches; key = group
     registry   compacted  functions, rules, sites; key = kind/name; only the service writes it
     sites      compacted  what each dispatcher says of itself; key = site
+    choices               which of several candidate sites work went to; the first choice counts
     deadletter            what could not be processed, with its reason
 
 A prefix (default ``upon``) lets several deployments share a cluster.
@@ -25,6 +26,10 @@ PREFIX = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}")
 # The broker's clock stamps what is consumed by time: an instrument's may be hours off, and then Kafka refuses it.
 _LARGE = {"max.message.bytes": str(MAX_RECORD), "message.timestamp.type": "LogAppendTime"}
 _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
+
+# Read whole at each start of a stream worker; a choice has about 50 bytes.
+_BOUNDED = {"retention.bytes": str(64 * 1024 * 1024), "segment.bytes": str(16 * 1024 * 1024),
+            "message.timestamp.type": "LogAppendTime"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,10 @@ class Topics:
         return f"{self.prefix}.sites"
 
     @property
+    def choices(self) -> str:
+        return f"{self.prefix}.choices"
+
+    @property
     def deadletter(self) -> str:
         return f"{self.prefix}.deadletter"
 
@@ -91,6 +100,7 @@ class Topics:
             TopicSpec(self.results, partitions, _LARGE),
             TopicSpec(self.registry, 1, {**_COMPACTED, **_LARGE}),
             TopicSpec(self.sites, 1, _COMPACTED),
+            TopicSpec(self.choices, 1, _BOUNDED),
             TopicSpec(self.deadletter, 1, _LARGE),
         ]
 

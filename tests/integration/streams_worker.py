@@ -132,9 +132,16 @@ def register(kafka: str, topics: Topics, records: list[RegistryRecord], *sites: 
     producer = sync_producer(kafka, "test")
     for record in records:
         producer.send(topics.registry, key=registry_key(record), value=encode(record))
-    for site in sites:
-        status = SiteStatus(site=site, pid=1, host="here", at=time.time_ns())
-        producer.send(topics.sites, key=site.encode(), value=encode(status))
+    producer.flush()
+    producer.close()
+    announce(kafka, topics, *[SiteStatus(site=site, pid=1, host="here", at=time.time_ns()) for site in sites])
+
+
+def announce(kafka: str, topics: Topics, *statuses: SiteStatus) -> None:
+    """Say of sites what their dispatchers would."""
+    producer = sync_producer(kafka, "test")
+    for status in statuses:
+        producer.send(topics.sites, key=status.site.encode(), value=encode(status))
     producer.flush()
     producer.close()
 

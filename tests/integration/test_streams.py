@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.streams_worker import (
     Worker,
+    announce,
     functions_and_rules,
     invocations,
     letters,
@@ -22,7 +24,8 @@ from tests.integration.streams_worker import (
 )
 from upon.events import BATCH, Event
 from upon.kafka import settings
-from upon.messages import Retry
+from upon.kafka.admin import ensure_topics
+from upon.messages import Invocation, Retry, SiteStatus
 from upon.serialize import loads_plain
 from upon.topics import Topics
 
@@ -188,3 +191,50 @@ async def test_a_stopped_worker_has_committed_what_it_did(
     await publish(kafka, topics.events, sample(99, mass=1, hard=False))
     found = await invocations(kafka, topics, lambda found: "e99" in {one.cause and one.cause.event_id for one in found})
     assert len(found) == 21
+
+
+ROAMING = """
+rules:
+  - name: roam
+    upon: {type: [sample.ready]}
+    once: subject
+    run: {function: lab.weigh, site: [far, local]}
+"""
+
+
+def subjects(found: list[Invocation]) -> set[str]:
+    return {one.cause.event_subject for one in found if one.cause}
+
+
+async def forget_commits(kafka: str, topics: Topics) -> None:
+    """Let the group read everything again, as after a kill before any commit."""
+    consumer = AIOKafkaConsumer(**settings.async_consumer(kafka, "test", f"{topics.prefix}.streams"))
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topics.events, number) for number in range(4)]
+        consumer.assign(partitions)
+        await consumer.commit(dict.fromkeys(partitions, 0))
+    finally:
+        await consumer.stop()
+
+
+async def test_work_stays_at_the_site_chosen_first_when_its_event_is_read_again_and_sites_flap(
+    kafka: str, topics: Topics, start: Start
+) -> None:
+    await ensure_topics(kafka, topics.of_site("far"))
+    register(kafka, topics, functions_and_rules(ROAMING, "lab.weigh"), "far", "local")
+    worker = start().wait_ready()
+    await publish(kafka, topics.events, *[sample(number) for number in range(30)])
+    first = {one.id for one in await invocations(kafka, topics, lambda found: len(found) >= 30, "far")}
+    for marker in (100, 101):  # once more with `local` up alone, in which the events of before must not fire there
+        worker.kill()
+        announce(kafka, topics, SiteStatus(site="far", pid=1, host="here", at=1, state="down"))
+        await forget_commits(kafka, topics)
+        worker = start().wait_ready()
+        late = json.dumps(Event(type="sample.ready", source="/lab", subject="S-1").to_dict()).encode()
+        await publish(kafka, topics.events, late, sample(marker))
+        seen = partial(lambda last, found: last in subjects(found), f"S-{marker}")
+        near = await invocations(kafka, topics, seen, "local")
+    assert subjects(near) == {"S-100", "S-101"}
+    assert not first & {one.id for one in near}
+    assert worker.stop() == 0
