@@ -1,28 +1,100 @@
-"""/v1/rules: put rules in force, all of a file or none; list and delete them."""
+"""/v1/rules: put rules in force, all of a file or none; list them, their history, and take them out of force."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from upon import api
+from upon.errors import InputError
 from upon.service import rule_changes, views
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Route, answer, read_body
+from upon.service.routing import Query, Route, answer, read_body
 
 
 async def apply(service: Service, request: web.Request) -> web.Response:
-    from upon.streams.rules import rule_specs  # pulls in YAML and CEL: not for a start
-
     new = await read_body(request, api.NewRules)
-    specs = await asyncio.to_thread(rule_specs, new.yaml, new.file)
+    specs, warnings = await _parsed(service, new)
     changes = await service.registrar.change_rules(
         lambda registry: rule_changes.apply(
             registry, specs, file=new.file, principal=PRINCIPAL, again=new.again, prune=new.prune
         )
     )
+    return answer([_changed(service, one, warnings) for one in changes])
+
+
+async def check(service: Service, request: web.Request) -> web.Response:
+    new = await read_body(request, api.NewRules)
+    specs, warnings = await _parsed(service, new)
+    plan = rule_changes.apply(
+        service.registrar.registry, specs, file=new.file, principal=PRINCIPAL, again=new.again, prune=new.prune
+    )
+    return answer([_changed(service, one, warnings) for one in plan.changes])
+
+
+async def prune(service: Service, request: web.Request) -> web.Response:
+    new = await read_body(request, api.NewRules)
+    specs, _ = await _parsed(service, new)
+    changes = await service.registrar.change_rules(
+        lambda registry: rule_changes.prune(registry, [name for name, _ in specs], file=new.file, principal=PRINCIPAL)
+    )
     return answer([_changed(service, one) for one in changes])
+
+
+async def _parsed(service: Service, new: api.NewRules) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, list[str]]]:
+    """Return name and spec of each rule, and what of it is probably not meant. Raises RuleError."""
+    from upon.streams.rules import parse_rules  # pulls in YAML and CEL: not for a start
+    from upon.streams.warnings import warnings_of
+
+    rules = await asyncio.to_thread(parse_rules, new.yaml, new.file)
+    registry = service.registrar.registry
+    return [(one.name, one.spec) for one in rules], {one.name: warnings_of(one, registry) for one in rules}
+
+
+async def enable(service: Service, request: web.Request) -> web.Response:
+    return await _enabled(service, request, enabled=True)
+
+
+async def disable(service: Service, request: web.Request) -> web.Response:
+    return await _enabled(service, request, enabled=False)
+
+
+async def _enabled(service: Service, request: web.Request, *, enabled: bool) -> web.Response:
+    name = request.match_info["name"]
+    (one,) = await service.registrar.change_rules(
+        lambda registry: rule_changes.enable(registry, [name], enabled=enabled, principal=PRINCIPAL)
+    )
+    return answer(_changed(service, one))
+
+
+async def rollback(service: Service, request: web.Request) -> web.Response:
+    name, text = request.match_info["name"], request.query.get("revision")
+    if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InputError(f"revision: must be a whole number from 1, not {text[:60]!r}")
+    revision = None if text is None else int(text)
+    (one,) = await service.registrar.change_rules(
+        lambda registry: rule_changes.rollback(registry, name, revision, principal=PRINCIPAL)
+    )
+    return answer(_changed(service, one))
+
+
+async def history(service: Service, request: web.Request) -> web.Response:
+    name, registry = request.match_info["name"], service.registrar.registry
+    timeline = registry.timelines.get(name)
+    if not timeline:
+        registry.standing(name)  # raises, with the names that there are
+        raise AssertionError("a rule stands without a timeline")
+    found, last = [], 0
+    for one in timeline:
+        last = one.activation.revision or last  # a deleted rule is shown as it was
+        wording = registry.revision(name, last)
+        rule = views.rule(wording, one.activation, one.since)
+        found.append(api.RuleThen(rule=rule, action=one.action, by=one.principal, current=one is timeline[-1]))
+    return answer(found[::-1])
 
 
 async def list_all(service: Service, _request: web.Request) -> web.Response:
@@ -41,15 +113,32 @@ async def delete(service: Service, request: web.Request) -> web.Response:
     return answer(_changed(service, gone))
 
 
-def _changed(service: Service, change: rule_changes.RuleChange) -> api.Rule:
+def _changed(
+    service: Service, change: rule_changes.RuleChange, warnings: Mapping[str, list[str]] | None = None
+) -> api.Rule:
     timeline = service.registrar.registry.timelines.get(change.name)
     since = timeline[-1].since if timeline else 0
-    return views.rule(change.revision, change.activation, since, change.change)
+    shown = views.rule(change.revision, change.activation, since, change.change)
+    return replace(shown, warnings=(warnings or {}).get(change.name, []))
 
+
+REVISION = Query("revision", "which one; default the one before", {"type": "integer", "minimum": 1})
 
 ROUTES = [
     Route("POST", "/v1/rules", apply, "Put rules in force, all or none", takes=api.NewRules, gives=list[api.Rule],
           errors=(400, 413)),
+    Route("POST", "/v1/rules/check", check, "Say what putting rules in force would change and what is probably not "
+          "meant; nothing changes", takes=api.NewRules, gives=list[api.Rule], errors=(400, 413)),
+    Route("POST", "/v1/rules/prune", prune, "Put out of force what came from a file and is not in it any more",
+          takes=api.NewRules, gives=list[api.Rule], errors=(400, 413)),
+    Route("POST", "/v1/rules/{name}/enable", enable, "Let a rule fire again that was disabled", gives=api.Rule,
+          errors=(404,)),
+    Route("POST", "/v1/rules/{name}/disable", disable, "Keep a rule from firing, also when it is applied again",
+          gives=api.Rule, errors=(404,)),
+    Route("POST", "/v1/rules/{name}/rollback", rollback, "Put an earlier revision in force", gives=api.Rule,
+          queries=(REVISION,), errors=(400, 404)),
+    Route("GET", "/v1/rules/{name}/history", history, "List how a rule stood, newest first", gives=list[api.RuleThen],
+          errors=(404,)),
     Route("GET", "/v1/rules", list_all, "List the rules there are", gives=list[api.Rule]),
     Route("DELETE", "/v1/rules/{name}", delete, "Put a rule out of force; its history is kept",
           gives=api.Rule, errors=(404,)),

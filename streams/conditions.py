@@ -161,6 +161,13 @@ class Expression:
         self._extended = any(name.rpartition(".")[2] in _EXTENSIONS for name in self._program.functions())
         _check_names(self._program, source)
 
+    @property
+    def extensions(self) -> frozenset[str]:
+        """The names it reads, by themselves, that an event has only as extensions."""
+        bound = set(_BOUND.findall(self.source))
+        known = bound | _NAMESPACES | _TYPES | {*ATTRIBUTES, "event"}
+        return frozenset(name for name in self._program.variables() if name not in known)
+
     def __repr__(self) -> str:
         return f"Expression({self.source!r})"
 

@@ -12,6 +12,7 @@ than arguments may have.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,20 @@ class _Rendering:
                 f"the values of its expressions take more than the {MAX_PAYLOAD:,} bytes that arguments may have: "
                 "pass paths, not data"
             )
+
+    def expressions(self) -> Iterator[Expression]:
+        """Yield the expressions in it."""
+        waiting = [self.root]
+        while waiting:
+            match waiting.pop():
+                case Expression() as one:
+                    yield one
+                case _Text(parts):
+                    waiting.extend(parts)
+                case list() as several:
+                    waiting.extend(several)
+                case dict() as mapping:
+                    waiting.extend(mapping.values())
 
 
 def compile_template(value: Any) -> tuple[Template, list[TemplateError]]:

@@ -4,6 +4,8 @@ REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and
 
     POST /v1/functions          NewFunction      → Function            GET /v1/functions, /v1/functions/{name[@version]}
     POST /v1/rules              NewRules         → list[Rule]          GET /v1/rules      DELETE /v1/rules/{name}
+    POST /v1/rules/check, /prune  NewRules       → list[Rule]          GET /v1/rules/{name}/history → list[RuleThen]
+    POST /v1/rules/{name}/enable, /disable, /rollback?revision= → Rule
     POST /v1/invocations        NewInvocation    → Submitted           (202)
     GET  /v1/tasks?status=&rule=&function=&site=&limit=  → list[Task]
     GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
@@ -88,6 +90,15 @@ class Rule(Body, frozen=True, kw_only=True):
     since: str  # it stands as it does
     change: str = ""
     warnings: list[str] = []
+
+
+class RuleThen(Body, frozen=True, kw_only=True):
+    """How a rule stood from `since` on, and in which wording; one step of its history."""
+
+    rule: Rule
+    action: str  # apply, delete, enable, disable, rollback, prune
+    by: str  # who asked
+    current: bool  # it stands so now
 
 
 class NewInvocation(Body, frozen=True, kw_only=True):

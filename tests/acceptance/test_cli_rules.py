@@ -93,3 +93,32 @@ def test_a_rule_from_apply_to_delete(system: System, tmp_path: Path) -> None:
     again = system.run("rules", "delete", "cli-doubles", check=False)
     assert again.returncode == 1
     assert "cli-doubles" in again.stderr
+
+
+def test_the_life_of_a_rule(system: System, tmp_path: Path) -> None:
+    file = tmp_path / "life.yaml"
+    text = GOOD.replace("cli-doubles", "cli-life").replace("cli.number", "cli.life").replace("cli.double", "cli.none")
+    file.write_text(text)
+
+    def said(*words: str) -> str:
+        return system.run("rules", *words).stdout
+
+    checked = system.run("rules", "check", str(file))
+    assert "warning: rule cli-life: run.function: function 'cli.none' is not registered" in checked.stderr
+    assert said("apply", str(file)) == "applied cli-life@1\n"
+    file.write_text(text.replace("data.n", "data.m") + "  - {name: cli-other, upon: {type: [x]}, run: {function: f}}\n")
+    assert said("apply", str(file)) == "applied cli-life@2\napplied cli-other@1\n"
+    assert "-  - ${data.n}\n+  - ${data.m}\n" in said("diff", "cli-life")
+    assert "${data.n}" in said("show", "cli-life@1")
+    assert said("disable", "cli-life") == "disabled cli-life@2\n"
+    assert "disabled by hand; `upon rules enable cli-life`" in said("apply", str(file))
+    assert said("enable", "cli-life") == "enabled cli-life@2\n"
+    assert said("rollback", "cli-life") == "rolled back cli-life@1\n"
+    assert said("apply", "--again", str(file)).startswith("applied cli-life@2\n")
+    file.write_text(text)
+    assert said("prune", str(file)) == "deleted cli-other\n"
+    file.write_text(text.replace("cli-life", "cli-new"))
+    assert said("apply", "--prune", str(file)) == "applied cli-new@1\ndeleted cli-life\n"
+    listed = said("history", "cli-life").splitlines()
+    assert [line.split()[2] for line in listed[1:]][:3] == ["apply", "apply", "rollback"], listed
+    assert said("delete", "cli-new") == "deleted cli-new\n"

@@ -159,6 +159,37 @@ class TestRules:
         assert said.message.startswith("my.yaml:7:")
         assert await running.ask("GET", "/v1/rules") == []
 
+    async def test_disable_rollback_history_and_prune(self, running: Running) -> None:
+        async def ask(path: str, **body: Any) -> Any:
+            return await running.ask("POST", f"/v1/rules{path}", body or None)
+
+        changed = RULE.replace("${subject}", "${id}")
+        await ask("", yaml=RULE, file="/a.yaml")
+        (one,) = await ask("", yaml=changed, file="/a.yaml")
+        assert (one["revision"], one["change"], one["enabled"]) == (2, "changed", True)
+        assert "function 'thumbs.make' is not registered" in one["warnings"][0]
+        (plan,) = await ask("/check", yaml=RULE, file="/a.yaml")
+        assert (plan["revision"], plan["change"]) == (1, "changed")
+        assert (await running.ask("GET", "/v1/rules"))[0]["revision"] == 2, "check changes nothing"
+        assert (await ask("/thumbs/disable"))["enabled"] is False
+        assert (await ask("/thumbs/rollback"))["revision"] == 1
+        await running.refused("POST", "/v1/rules/thumbs/rollback?revision=9", status=404)
+        await running.refused("POST", "/v1/rules/thumbs/rollback?revision=x", status=400)
+        await running.refused("POST", "/v1/rules/none/enable", status=404)
+        await running.refused("GET", "/v1/rules/none/history", status=404)
+        assert (await ask("/thumbs/enable"))["change"] == "enabled"
+        (again,) = await ask("", yaml=RULE, file="/a.yaml", again=True)
+        assert (again["change"], again["epoch"]) == ("again", 2)
+        other = changed.replace("thumbs\n", "other\n")
+        applied = await ask("", yaml=other, file="/a.yaml", prune=True)
+        assert [(one["name"], one["change"]) for one in applied] == [("other", "new"), ("thumbs", "deleted")]
+        assert await ask("/prune", yaml=RULE, file="/b.yaml") == []
+        found = await running.ask("GET", "/v1/rules/thumbs/history")
+        assert [(one["action"], one["rule"]["revision"]) for one in found] == [
+            ("apply", 0), ("apply", 1), ("enable", 1), ("rollback", 1), ("disable", 2), ("apply", 2), ("apply", 1)
+        ]  # fmt: skip
+        assert [one["current"] for one in found] == [True] + [False] * 6
+
     async def test_all_or_none(self, running: Running) -> None:
         broken = RULE + "  - name: broken\n    upon: {type: [x]}\n    run: {functio: f}\n"
         said = await running.refused("POST", "/v1/rules", {"yaml": broken, "file": "my.yaml"}, status=400)

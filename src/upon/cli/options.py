@@ -15,11 +15,11 @@ HomeOption = Annotated[Path | None, typer.Option("--home", help="the folder of t
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else")]
 
 
-def connect(home: Path | None) -> Client:
-    """Return a client of the system in `home`."""
-    from upon.sdk.client import Client
+def connect(home: Path | None, patience: float | None = None) -> Client:
+    """Return a client of the system in `home`; `patience`: s that it tries before it says that nobody answers."""
+    from upon.sdk.client import PATIENCE, Client
 
-    return Client(home=home)
+    return Client(home=home, patience=PATIENCE if patience is None else patience)
 
 
 def value(text: str) -> Any:
