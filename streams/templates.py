@@ -60,6 +60,20 @@ class Template:
         """
         return _render(self.root, _Rendering(scope))
 
+    def expressions(self) -> Iterator[Expression]:
+        """Yield the expressions in it."""
+        waiting = [self.root]
+        while waiting:
+            match waiting.pop():
+                case Expression() as one:
+                    yield one
+                case _Text(parts):
+                    waiting.extend(parts)
+                case list() as several:
+                    waiting.extend(several)
+                case dict() as mapping:
+                    waiting.extend(mapping.values())
+
 
 class _Rendering:
     """One rendering: what expressions see, and how many bytes their values may still take."""
@@ -79,20 +93,6 @@ class _Rendering:
                 f"the values of its expressions take more than the {MAX_PAYLOAD:,} bytes that arguments may have: "
                 "pass paths, not data"
             )
-
-    def expressions(self) -> Iterator[Expression]:
-        """Yield the expressions in it."""
-        waiting = [self.root]
-        while waiting:
-            match waiting.pop():
-                case Expression() as one:
-                    yield one
-                case _Text(parts):
-                    waiting.extend(parts)
-                case list() as several:
-                    waiting.extend(several)
-                case dict() as mapping:
-                    waiting.extend(mapping.values())
 
 
 def compile_template(value: Any) -> tuple[Template, list[TemplateError]]:
