@@ -117,9 +117,11 @@ class Attempts:
             return
         task.started, task.pid = begun.started, begun.pid
         task.since = self.step.now.mono - max(0.0, begun.ran)
+        if task.spared:
+            task.cancelled = task.spared = False
         self.book.move(task, "running")
         worker = f"{manager}/{begun.pid}"
-        started = Started(id=task.id, started=begun.started, attempt=task.starts + 1, worker=worker)
+        started = Started(id=task.id, started=begun.started, attempt=task.starts + 1, worker=worker, group=task.group)
         self.step.add(PublishStarted(task.group, started))
 
     def outcome(self, manager: str, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@
     offsets     what may be committed      done   ids whose results are in Kafka
     claims      id → (manager, attempt)    held by a manager, not read from Kafka yet (the dispatcher restarted)
     early       id → (manager, outcome)    the same, and finished
-    cancels     id → deadline              cancelled before it was read
+    cancels     id → deadline, running?    cancelled before it was read
 
 Pure. `check_invariants` says what is always true; tests call it after every step. Decisions are in `state`.
 """
@@ -42,7 +42,7 @@ class Book:
         self.claims: dict[str, tuple[str, int]] = {}
         self.early: dict[str, tuple[str, Outcome]] = {}
         self.early_bytes = 0
-        self.cancels: OrderedDict[str, float] = OrderedDict()
+        self.cancels: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self.tell: dict[str, list[tuple[str, Attempt]]] = {}  # who has outcomes of a task that is not stored yet
         self.alarms: list[tuple[float, str]] = []  # (due, task id); may be out of date
         self.bytes = 0

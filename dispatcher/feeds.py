@@ -65,7 +65,8 @@ def described(invocation: Invocation) -> int:
 def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | None:
     """Return what a record of the control topic asks; None (and a line in the log) if it is none."""
     try:
-        return CancelAsked(decode(record.value or b"", Cancel).ids)
+        asked = decode(record.value or b"", Cancel)
+        return CancelAsked(asked.ids, asked.running)
     except InputError as error:
         log.warning(f"a control record was passed over: {error}", action="control", offset=record.offset)
         return None

@@ -65,9 +65,10 @@ class ManagerGone:
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody wants these invocations stopped."""
+    """Somebody wants these invocations stopped; those that have begun only if `running`."""
 
     ids: tuple[str, ...]
+    running: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,7 @@ class Cancel(Frame, frozen=True):
     """Attempts to stop: drop what is queued, kill what runs, answer each with a cancelled outcome."""
 
     attempts: tuple[Attempt, ...]
+    running: bool = True  # False: those that have begun are left alone, and answered when they are done
 
 
 class Beat(Frame, frozen=True):

@@ -104,7 +104,7 @@ class State:
                 self._code_known(event.hash)
             case CancelAsked():
                 for id in event.ids:
-                    self._cancel(id)
+                    self._cancel(id, event.running)
             case ManagerGone():
                 self.roster.gone(event.manager, event.story)
             case BadRecordRead():
@@ -168,15 +168,17 @@ class State:
         """Send a new task on its way."""
         book = self.book
         claim, early = book.claims.pop(task.id, None), book.take_early(task.id)
-        cancelled = book.cancels.pop(task.id, None) is not None
+        cancelled = book.cancels.pop(task.id, None)
         if early is not None:
             self.attempts.settle(task, *early)
-        elif cancelled:
+        elif claim is not None and (cancelled is None or not cancelled[1]):
+            self.attempts.adopt(task, *claim)
+            if cancelled is not None:
+                self._cancel(task.id, running=False)
+        elif cancelled is not None:
             if claim is not None:
                 self.step.send(claim[0], protocol.Cancel((Attempt(task.id, claim[1]),)))
             self.attempts.finish_cancelled(task, "before it was started")
-        elif claim is not None:
-            self.attempts.adopt(task, *claim)
         else:
             self.attempts.queue(task)
 
@@ -185,18 +187,22 @@ class State:
         for task in list(self.book.wanting.get(code, {}).values()):
             self.book.move(task, "ready")
 
-    def _cancel(self, id: str) -> None:
+    def _cancel(self, id: str, running: bool) -> None:
         book = self.book
         task = book.tasks.get(id)
         if task is None:
             if id not in book.done:
-                book.cancels[id] = self.step.now.mono + CANCEL_MEMORY
+                before = book.cancels.pop(id, None)
+                book.cancels[id] = (self.step.now.mono + CANCEL_MEMORY, running or (before is not None and before[1]))
                 if len(book.cancels) > MAX_CANCELS:
                     book.cancels.popitem(last=False)
         elif task.state in HELD:
-            if not task.cancelled:
-                task.cancelled = True
+            if running and (not task.cancelled or task.spared):
+                task.cancelled, task.spared = True, False
                 self.step.send(task.manager, protocol.Cancel((Attempt(id, task.attempt),)))
+            elif not running and not task.cancelled and task.state == "assigned":
+                task.cancelled = task.spared = True  # its manager knows whether it has begun
+                self.step.send(task.manager, protocol.Cancel((Attempt(id, task.attempt),), running=False))
         elif task.state != "done":
             self.attempts.finish_cancelled(task, "while it was queued")
 
@@ -252,7 +258,7 @@ class State:
             else:
                 self.attempts.give_up_code(task)
         self.roster.tick()
-        while book.cancels and next(iter(book.cancels.values())) <= mono:
+        while book.cancels and next(iter(book.cancels.values()))[0] <= mono:
             book.cancels.popitem(last=False)
 
     def _bound(self) -> None:

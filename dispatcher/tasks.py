@@ -68,6 +68,7 @@ class Task:
     since: float = 0.0  # monotonic s: when it began, as far as is known here
     pid: int = 0
     cancelled: bool = False
+    spared: bool = False  # cancelled, but not if it turns out to have begun
     due: float = 0.0  # monotonic s: when waiting for code or for the backoff ends
     size: int = 0  # bytes held for it: payload, later its result's
     story: list[str] = field(default_factory=list)  # one line per attempt that was lost

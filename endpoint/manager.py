@@ -160,7 +160,7 @@ class Manager:
                 ids, answers = self._ledger.cancel(message.attempts)
                 self._outcomes.extend(answers)
                 for id in ids:
-                    self._carry(self._pool.cancel(id, now))
+                    self._carry(self._pool.cancel(id, now, running=message.running))
             case protocol.Stop():
                 log.info("the dispatcher wants this manager to end", action="drain", reason=message.reason)
                 self._draining = message.drain

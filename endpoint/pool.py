@@ -46,7 +46,7 @@ class Pool:
         self.workers: dict[int, Worker] = {}
         self.queue: deque[Assignment] = deque()
         self.wanting: dict[str, list[Assignment]] = {}  # code → tasks that wait for it
-        self._cancelling: set[str] = set()  # ids at a worker that shall not begin, or end if they have
+        self._cancelling: dict[str, bool] = {}  # ids at a worker that shall not begin; True: end if they have
         self._numbers = 0
         self._stopped = False
         self._deaths_at_start = 0
@@ -168,8 +168,7 @@ class Pool:
             return out
         running = worker.running
         if running is not None:
-            if running.id in self._cancelling:
-                self._cancelling.discard(running.id)
+            if self._cancelling.pop(running.id, False):
                 worker.dying, worker.victim = "cancel", worker.seq
             out.append(ending(worker, running, exitcode, output, now))
         self._requeue([assignment for _, assignment in worker.ahead], out)
@@ -183,8 +182,8 @@ class Pool:
                 self.wake_at = min(self.wake_at, now + wait)
         return self._hand_out(now, out)
 
-    def cancel(self, id: str, now: float) -> list[Instruction]:
-        """Somebody wants this task stopped; unknown ids are nothing to do."""
+    def cancel(self, id: str, now: float, *, running: bool = True) -> list[Instruction]:
+        """Somebody wants this task stopped, if it has begun only if `running`; unknown ids are nothing to do."""
         out: list[Instruction] = []
         for waiting in (self.queue, *self.wanting.values()):
             for assignment in waiting:
@@ -193,12 +192,14 @@ class Pool:
                     return [Ended(cancelled(assignment))]
         for worker in self.workers.values():
             if worker.running is not None and worker.running.id == id:
+                if not running:
+                    return out
                 if worker.dying and worker.victim != worker.seq:
-                    self._cancelling.add(id)  # it began while the worker was being killed for the task before
+                    self._cancelling[id] = True  # it began while the worker was being killed for the task before
                 self._kill(worker, "cancel", out)
                 return out
             if any(assignment.id == id for _, assignment in worker.ahead):
-                self._cancelling.add(id)
+                self._cancelling[id] = running or self._cancelling.get(id, False)
                 return [Reclaim(worker.number)]
         return out
 
@@ -259,8 +260,7 @@ class Pool:
 
     def _requeue(self, assignments: list[Assignment], out: list[Instruction]) -> None:
         for assignment in reversed(assignments):
-            if assignment.id in self._cancelling:
-                self._cancelling.discard(assignment.id)
+            if self._cancelling.pop(assignment.id, None) is not None:
                 out.append(Ended(cancelled(assignment)))
             elif not self._stopped:
                 self.queue.appendleft(assignment)
@@ -275,7 +275,9 @@ class Pool:
         timed = assignment.timeout > 0 and not worker.dying  # a dying worker's exit is on its way
         worker.told, worker.deadline = False, now + assignment.timeout if timed else 0.0
         self.wake_at = min(self.wake_at, next_event(worker))
-        if assignment.id in self._cancelling:
+        if not self._cancelling.get(assignment.id, True):
+            del self._cancelling[assignment.id]  # it has begun, and is to be left alone then
+        elif assignment.id in self._cancelling:
             self._kill(worker, "cancel", out)
 
     def _done(self, worker: Worker, done: Done, out: list[Instruction]) -> None:
@@ -284,8 +286,7 @@ class Pool:
             self._kill(worker, "confused", out)
             return
         worker.running, worker.deadline, worker.told = None, 0.0, False
-        if self._cancelling:
-            self._cancelling.discard(running.id)
+        self._cancelling.pop(running.id, None)
         out.append(
             Ended(
                 Outcome(

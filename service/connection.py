@@ -27,7 +27,7 @@ from upon.errors import InputError, ServiceError, UponError
 from upon.logs import get_logger
 from upon.messages import COALESCE_BYTES, Result
 from upon.service.context import Service
-from upon.service.queries import MAX_IDS, ended_sizes, get_results
+from upon.service.queries import MAX_IDS, ended_sizes, get_results, running
 
 MAX_INCOMING = 32 * 1024 * 1024
 """Bytes of frames that wait to be handled; past this the socket is not read."""
@@ -39,6 +39,8 @@ REPLAY_BYTES = 4 * 1024 * 1024
 """Bytes of stored results that are read at once for a client that attaches."""
 PATIENCE = 0.5
 """Seconds that a client has to take what waits for it, and then the news that the service stops."""
+MAX_BEGUN = 20_000
+"""Ids of tasks that have begun that wait to be sent."""
 MAX_SIGHTINGS, MAX_SIGHTING_BYTES = 1_000, 8 * 1024 * 1024
 """Events and task changes that wait to be sent; past this they are left out."""
 log = get_logger(__name__)
@@ -62,6 +64,7 @@ class Connection:
         self._answers_bytes = 0
         self._results: deque[Result] = deque()
         self._results_bytes = 0
+        self._begun: list[str] = []
         self._sightings: deque[bytes] = deque()
         self._sightings_bytes = 0
         self._missed: Counter[type] = Counter()
@@ -114,6 +117,12 @@ class Connection:
             self._results_bytes = 0
             log.info("a client does not read its results: disconnected", action="push", groups=sorted(self._groups))
             self._spawn(self._abort("results were not read; attach again"))
+
+    def begun(self, ids: Sequence[str]) -> None:
+        """Queue the news that tasks have begun; a client that does not read misses some."""
+        if len(self._begun) < MAX_BEGUN:
+            self._begun.extend(ids)
+            self._outgoing.set()
 
     def show(self, frame: api.EventSeen | api.TaskChanged) -> None:
         """Queue a sighting, or count it as missed."""
@@ -176,7 +185,7 @@ class Connection:
                 case api.Attach():
                     self._attach(frame)
                 case api.CancelTasks():
-                    self._answer_when(frame.request, await self._service.submission.cancel(frame.site, frame.ids))
+                    self._answer_when(frame.request, await self._cancel(frame))
                 case api.Watch():
                     await self._service.watch.add(self, events=frame.events, tasks=frame.tasks)
                     self._answer(api.Done(request=frame.request))
@@ -185,6 +194,9 @@ class Connection:
         except Exception as error:
             log.exception("a request failed unexpectedly", action="request", frame=type(frame).__name__)
             self._refuse(frame.request, ServiceError(f"the service failed: {type(error).__name__}: {error}"))
+
+    async def _cancel(self, frame: api.CancelTasks) -> asyncio.Future[None]:
+        return await self._service.submission.cancel(frame.site, frame.ids, running=frame.running)
 
     async def _not_a_frame(self, data: bytes, error: InputError) -> None:
         """Refuse the request if it has a number; a client that speaks something else is disconnected."""
@@ -217,6 +229,7 @@ class Connection:
             some = ids[start : start + MAX_IDS]
             sizes = dict(await self._service.store.read(ended_sizes, some))
             missing += [id for id in some if id not in sizes]
+            self.begun(await self._service.store.read(running, some))
             ended = deque(id for id in some if id in sizes)
             while ended:
                 part, size = [ended[0]], sizes[ended.popleft()]
@@ -269,14 +282,15 @@ class Connection:
             data = self._answers.popleft()
             self._answers_bytes -= len(data)
             return data
-        if self._results:
+        if self._results or self._begun:
             some: list[Result] = []
             size = 0
             while self._results and (not some or size + _size(self._results[0]) <= COALESCE_BYTES):
                 some.append(self._results.popleft())
                 size += _size(some[-1])
             self._results_bytes -= size
-            return api.encode_frame(api.Results(results=tuple(some)))
+            begun, self._begun = tuple(self._begun), []
+            return api.encode_frame(api.Results(results=tuple(some), started=begun))
         if self._sightings:
             data = self._sightings.popleft()
             self._sightings_bytes -= len(data)

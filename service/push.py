@@ -33,6 +33,9 @@ class Receiver(Protocol):
     def push(self, results: list[Result]) -> None:
         """Queue results; must not block and must not raise."""
 
+    def begun(self, ids: list[str]) -> None:
+        """Queue the news that these tasks have begun; must not block and must not raise."""
+
 
 class Hub:
     """Hands each result to the connections attached to its group.
@@ -92,6 +95,13 @@ class Hub:
         for result in batch.results:
             if result.group in self._attached:
                 by_group[result.group].append(result)
+        begun: dict[str, list[str]] = defaultdict(list)
+        for started in batch.started:
+            if started.group in self._attached:
+                begun[started.group].append(started.id)
+        for group, ids in begun.items():
+            for receiver in list(self._attached[group]):
+                receiver.begun(ids)
         for group, results in by_group.items():
             for receiver in list(self._attached[group]):
                 receiver.push(results)

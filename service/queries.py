@@ -65,6 +65,12 @@ def ended_sizes(connection: Connection, ids: Sequence[str]) -> list[tuple[str, i
     return [(id, size or 0) for id, size in connection.execute(query)]
 
 
+def running(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Return which of at most `MAX_IDS` tasks have begun and are not done, as far as is known."""
+    query = select(tasks.c.id).where(tasks.c.id.in_(ids), tasks.c.status == "running")
+    return list(connection.execute(query).scalars())
+
+
 def get_results(connection: Connection, ids: Sequence[str]) -> list[Result]:
     """Return the results that are there of at most `MAX_IDS` tasks."""
     query = select(tasks.c.result).where(tasks.c.id.in_(ids), tasks.c.status.in_(FINAL))

@@ -7,7 +7,6 @@ from aiohttp import web
 from upon import api
 from upon.ids import new_id
 from upon.messages import Invocation
-from upon.registry import split_function
 from upon.serialize import dumps_plain
 from upon.service.context import PRINCIPAL, Service
 from upon.service.routing import Route, answer, read_body, while_connected
@@ -15,18 +14,16 @@ from upon.service.routing import Route, answer, read_body, while_connected
 
 async def invoke(service: Service, request: web.Request) -> web.Response:
     new = await read_body(request, api.NewInvocation)
-    record = service.registrar.registry.function(*split_function(new.function))
     invocation = Invocation(
         id=new_id() if new.id is None else new.id,
-        code=record.code,
-        function=record.name,
-        version=record.version,
+        code="",
+        function=new.function,
         payload=dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
         timeout=new.timeout,
     )
 
     async def submit() -> None:
-        await (await service.submission.submit(new.site, "", PRINCIPAL, [invocation]))
+        await (await service.submission.submit(new.site, new.group, PRINCIPAL, [invocation]))
 
     await while_connected(request, submit())
     return answer(api.Submitted(id=invocation.id), 202)

@@ -1,7 +1,8 @@
 """The way of an invocation into Kafka, shared by REST and WebSocket.
 
-Checked here: site, function and code exist; sizes and numbers are in range. Then the invocations travel in
-batches of one function and sender each (the record's key is the code's hash), in the order they came.
+Checked here: site, function and code exist; sizes and numbers are in range. A registered function may be named
+without its code. Then the invocations travel in batches of one function and sender each (the record's key is the
+code's hash), in the order they came.
 
 Guarantee: what `submit` returned for is handed over in order; its future resolves once all is in Kafka. Sent
 again with the same ids, the work is still done once. Not here: what a result does (`push`, `projector`).
@@ -14,12 +15,14 @@ import math
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from upon.errors import Conflict, FunctionNotFound, InputError, PayloadTooLarge
 from upon.kafka.batches import Entry, Lane
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.outbox import Outbox
 from upon.messages import MAX_DESCRIPTION, MAX_PAYLOAD, Cancel, Invocation, encode
-from upon.registry import Registry
+from upon.registry import Registry, split_function
 from upon.service.registrar import Registrar
 from upon.topics import Topics
 
@@ -56,7 +59,7 @@ class Submission:
         now = time.time_ns()
         lanes: dict[str, Lane] = {}
         pairs = []
-        for invocation in invocations:
+        for invocation in [one if one.code else registered(one, self._registrar.registry) for one in invocations]:
             check_invocation(invocation, self._registrar.registry)
             entry = invocation_entry(invocation, now)
             check_description(invocation, len(entry.body or b""))
@@ -67,8 +70,8 @@ class Submission:
             pairs.append((lane, entry))
         return await self._outbox.send_all(pairs)
 
-    async def cancel(self, site: str, ids: Sequence[str]) -> asyncio.Future[None]:
-        """Ask a site to cancel invocations; the future resolves when Kafka has that.
+    async def cancel(self, site: str, ids: Sequence[str], *, running: bool = True) -> asyncio.Future[None]:
+        """Ask a site to cancel invocations, those that have begun only if `running`; the future resolves when Kafka has that.
 
         Raises:
             SiteNotFound: names what there is.
@@ -77,7 +80,7 @@ class Submission:
         for id in ids:
             check_text("id", id)
         parts = (tuple(ids[n : n + CANCEL_IDS]) for n in range(0, len(ids), CANCEL_IDS))
-        return await self._outbox.send_all([(lane, Entry(encode(Cancel(ids=part)))) for part in parts])
+        return await self._outbox.send_all([(lane, Entry(encode(Cancel(ids=part, running=running)))) for part in parts])
 
 
 def check_description(invocation: Invocation, encoded: int) -> None:
@@ -88,6 +91,17 @@ def check_description(invocation: Invocation, encoded: int) -> None:
             f"task {invocation.id[:MAX_ID]}: names, retry and cause take {beside:,} bytes, the limit is "
             f"{MAX_DESCRIPTION:,}: shorten them"
         )
+
+
+def registered(invocation: Invocation, registry: Registry) -> Invocation:
+    """Return an invocation that names a registered function, ``name[@version]``, with that version's code.
+
+    Raises:
+        FunctionNotFound: names what there is.
+    """
+    check_text("function", invocation.function)
+    found = registry.function(*split_function(invocation.function))
+    return msgspec.structs.replace(invocation, code=found.code, function=found.name, version=found.version)
 
 
 def check_invocation(invocation: Invocation, registry: Registry) -> None:

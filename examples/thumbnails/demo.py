@@ -80,8 +80,8 @@ def warm_up(client: Client, work: Path) -> None:
     images = [work / f"warm_up_{number}.tif" for number in range(slots)]
     for image in images:
         shutil.copy(Path(skimage.__file__).parent / "data" / "multipage.tif", image)
-    for task in [client.invoke("thumbs.make", str(image)) for image in images]:
-        client.wait(task, timeout=LAST_RESULT)
+    for future in [client.invoke("thumbs.make", str(image)) for image in images]:
+        future.result(timeout=LAST_RESULT)
 
 
 def watch_the_job(client: Client, incoming: Path) -> Seen:

@@ -110,6 +110,7 @@ class NewInvocation(Body, frozen=True, kw_only=True):
     kwargs: dict[str, Any] = {}
     timeout: float = 0.0  # s, 0 = none
     id: str | None = None  # own id: sent twice, it runs once
+    group: str = ""  # whoever is attached to this group has the result pushed
 
 
 class Submitted(Body, frozen=True, kw_only=True):
@@ -267,6 +268,7 @@ class CancelTasks(Frame, frozen=True, kw_only=True):
     request: int
     site: str
     ids: tuple[str, ...]
+    running: bool = True  # False: those that have begun are left alone
 
 
 class Watch(Frame, frozen=True, kw_only=True):
@@ -289,7 +291,10 @@ class Refused(Frame, frozen=True, kw_only=True):
 
 
 class Results(Frame, frozen=True, kw_only=True):
+    """Outcomes of invocations, and the ids of those that have begun and are not done (of those that take a while)."""
+
     results: tuple[Result, ...]
+    started: tuple[str, ...] = ()
 
 
 class EventSeen(Frame, frozen=True, kw_only=True):

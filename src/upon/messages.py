@@ -80,8 +80,8 @@ class Invocation(Message, frozen=True, kw_only=True):
     """One request to run a function at a site."""
 
     id: str  # UUID; equal ids are the same work, done once
-    code: str  # content hash of the function, `FunctionCode.hash`
-    function: str  # its name, for people and policy
+    code: str  # content hash of the function, `FunctionCode.hash`; empty on the way to the service: it looks it up
+    function: str  # its name, for people and policy; without code: name[@version] of a registered one
     version: int = 0  # its version; 0 = anonymous (submitted by an Executor)
     payload: bytes = b""  # `upon.serialize.pack_call` or `pack_chunk`
     items: int = 0  # 0 = one call; n = a map chunk of n calls
@@ -106,6 +106,7 @@ class Cancel(Message, frozen=True, kw_only=True):
 
     format: int = 1
     ids: tuple[str, ...]
+    running: bool = True  # False: those that have begun are left alone
 
 
 class Timings(Message, frozen=True, kw_only=True):
@@ -165,6 +166,7 @@ class Started(Message, frozen=True, kw_only=True):
     started: int
     attempt: int = 1
     worker: str = ""
+    group: str = ""  # as in the batch
 
 
 class ResultBatch(Message, frozen=True, kw_only=True):

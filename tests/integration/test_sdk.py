@@ -139,6 +139,18 @@ class TestExecutor:
 
         assert executor.options(attempts=5).submit(third_time, f"{tmp_path}/count").result(60) == 3
 
+    def test_a_registered_function_by_name(self, executor: Executor, client: Client) -> None:
+        first = client.register(triple, "sdk.named")
+        second = client.register(lambda x: -x, "sdk.named")
+        assert executor.submit("sdk.named", 5).result(60) == -5
+        assert executor.submit(f"sdk.named@{first.version}", 5).result(60) == 15
+        future = executor.options(attempts=2).submit("sdk.named", {5}.pop())
+        assert future.result(60) == -5
+        wait_for(lambda: client.task(future).version == second.version, "its version is known")
+        assert list(executor.map("sdk.named", range(3))) == [0, -1, -2]
+        with pytest.raises(FunctionNotFound, match=r"'sdk\.nothing' is not registered; there are: .*sdk\.named"):
+            executor.submit("sdk.nothing", 5).result(60)
+
     def test_cancel_kills_what_runs(self, executor: Executor, client: Client) -> None:
         future = executor.submit(time.sleep, 600)
         wait_for(lambda: client.tasks(status="running"), "it runs")
@@ -204,16 +216,31 @@ class TestClient:
 
     def test_invoke_and_wait(self, client: Client) -> None:
         client.register(triple, "sdk.triple")
-        assert client.wait(client.invoke("sdk.triple", 5), 60) == 15
+        future = client.invoke("sdk.triple", 5)
+        assert future.result(60) == 15
+        assert client.wait(future) == client.wait(future.id, 60) == 15
         assert client.wait(client.invoke("sdk.triple", x=5), 60) == 15
+        assert client.wait(client.start("sdk.triple", [5]), 60) == 15
+        assert client.task(future).status == "succeeded"
         with pytest.raises(TypeError, match="unexpected keyword argument"):
-            client.wait(client.invoke("sdk.triple", y=5), 60)
+            client.invoke("sdk.triple", y=5).result(60)
         with pytest.raises(InputError, match="not plain JSON"):
             client.invoke("sdk.triple", object())
         with pytest.raises(FunctionNotFound):
             client.invoke("sdk.nothing")
         with pytest.raises(SiteNotFound):
             client.invoke("sdk.triple", 5, site="mars")
+
+    def test_a_future_of_invoke_is_one_of_concurrent_futures(self, client: Client) -> None:
+        client.register(time.sleep, "sdk.sleep")
+        client.register(triple, "sdk.triple")
+        long, short = client.invoke("sdk.sleep", 600), client.invoke("sdk.triple", 5)
+        assert concurrent.futures.wait([long, short], 60, concurrent.futures.FIRST_COMPLETED).done == {short}
+        wait_for(long.running, "it runs")
+        with pytest.raises(TimeoutError, match=f"{long.id} is not done yet; it runs on"):
+            client.wait(long, 0.1)
+        assert long.cancel()
+        wait_for(lambda: client.task(long).status == "cancelled", "it is cancelled at the site too")
 
     def test_wait_gives_python_objects_of_anybodys_task(self, client: Client, executor: Executor) -> None:
         future = executor.submit(lambda: {1, 2})

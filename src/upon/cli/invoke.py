@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +11,11 @@ import typer
 from upon.cli.options import HomeOption, connect, json_object, value
 
 if TYPE_CHECKING:
-    from upon.api import Task
+    from upon.api import Site, Task
     from upon.sdk.client import Client
 
+FIRST_LOOK = 2.0
+"""Seconds until a task that has not begun is worth a word about its site."""
 LOOK_AGAIN = 5.0
 """Seconds after which the task is looked at although no change was pushed."""
 
@@ -36,35 +39,61 @@ def invoke(
     keywords = json_object(kwargs, "--kwargs")
     arguments = [value(one) for one in args or ()]
     with connect(home) as client:
-        id = client.invoke_with(function, arguments, keywords, site=site, timeout=timeout)
+        id = client.start(function, arguments, keywords, site=site, timeout=timeout)
         if not wait:
             typer.echo(id)
             return
-        task = wait_until_done(client, id)
+        task = wait_until_done(client, id, site)
     _print(task)
 
 
-def wait_until_done(client: Client, id: str) -> Task:
-    """Return a task once it has ended. It is not unpickled here: the CLI lacks the function's modules."""
+def wait_until_done(client: Client, id: str, site: str) -> Task:
+    """Return a task once it has ended; say meanwhile, on stderr, why it does not begin.
+
+    Its result is not unpickled here: the CLI lacks the function's modules.
+    """
     from upon.api import TaskChanged
     from upon.errors import TaskNotFound
     from upon.messages import FINAL
 
     give_up = time.monotonic() + LOOK_AGAIN
+    said, pause = "", FIRST_LOOK
     with client.watch(tasks=True) as changes:
         while True:
+            waits = ""
             try:
                 task = client.task(id)
                 if task.status in FINAL:
                     return task
+                if pause > FIRST_LOOK and task.status == "pending":
+                    waits = why_it_waits(site, client.sites())
             except TaskNotFound:  # submitted a moment ago, not in the task store yet
                 if time.monotonic() > give_up:
                     raise
-            look_again = time.monotonic() + LOOK_AGAIN
+            if waits != said:
+                typer.echo(waits or f"site {site} is up again", err=True)
+            said = waits
+            look_again = time.monotonic() + pause
+            pause = LOOK_AGAIN
             while (left := look_again - time.monotonic()) > 0:
                 change = changes.next(left)
                 if isinstance(change, TaskChanged) and (change.missed or change.task.id == id):
                     break
+
+
+def why_it_waits(name: str, sites: Sequence[Site]) -> str:
+    """Return why nothing begins at a site, and what can be done; empty if things do."""
+    from upon.cli.output import when
+
+    site = next((one for one in sites if one.name == name), None)
+    if site is None or (site.state == "up" and site.slots):
+        return ""
+    if site.state == "up":
+        what, until = f"site {name} is up without a manager", "one comes"
+    else:
+        what = f"site {name} is down: its dispatcher on {site.host} was last heard of at {when(site.seen)}"
+        until = "it is back"
+    return f"{what}; the task waits until {until}. Ctrl-C stops the waiting, not the task"
 
 
 def _print(task: Task) -> None:

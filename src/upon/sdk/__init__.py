@@ -2,12 +2,13 @@
 
     client.py      Client: events, functions, rules, tasks, sites, by hand
     executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
+    future.py      the future of a task                  functions.py  function → code, which modules travel
     watching.py    events and tasks as they change, tasks to wait for
     connection.py  the WebSocket, with reconnect             ledger.py    what is sent, acknowledged, unfinished (pure)
     dialing.py     opening it, again and again           delivery.py  results to futures, in a thread of their own
     rest.py        one HTTP request                          target.py    where the service is, and the token
-    functions.py   function → code, which modules travel     loading.py   `file.py:name` → function
-    outcome.py     Result → value or exception               background.py  the thread that does all I/O
+    outcome.py     Result → value or exception           loading.py   `file.py:name` → function
+    background.py  the thread that does all I/O
 
 It stands on the vocabulary alone and never imports a part of the system.
 """

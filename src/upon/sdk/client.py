@@ -3,10 +3,11 @@
     client = Client()
     client.publish(Event(type="sample.ready", source="/lab/7", subject="S-17", data={"mass": 3}))
     client.register(make_thumbnail, "thumbs.make")
-    print(client.wait(client.invoke("thumbs.make", "/data/a.png")))
+    print(client.invoke("thumbs.make", "/data/a.png").result())
 
 Answers are structs of `upon.api`. Every call may be made again after a lost connection, and is, for `PATIENCE`
 seconds: what it creates carries its id or is named by its content. To send Python objects as arguments, use `Executor`.
+A task is named by its id or by the future that `invoke` returns.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from upon.events import Event
 from upon.ids import new_id
 from upon.messages import Status
 from upon.sdk import functions
+from upon.sdk.connection import Connection
+from upon.sdk.future import TaskFuture
 from upon.sdk.rest import Rest, path
 from upon.sdk.target import Finder
 from upon.sdk.watching import Changes, Outcomes
@@ -59,6 +62,7 @@ class Client:
         self._find = Finder(home, service, token)
         self._rest = Rest(self._find, patience)
         self._outcomes: Outcomes | None = None
+        self._results: Connection | None = None  # on which the results of what is invoked here arrive
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -124,8 +128,10 @@ class Client:
 
     def invoke(
         self, function: str, /, *args: Any, site: str = "local", timeout: float | None = None, **kwargs: Any
-    ) -> str:
-        """Run a registered function with plain (JSON) arguments; return the task's id at once.
+    ) -> TaskFuture[Any]:
+        """Run a registered function with plain (JSON) arguments; return a future at once, with the task's `id`.
+
+        The future is one of `concurrent.futures`. The task does not depend on it: it runs on when this process ends.
 
         Args:
             function: ``name[@version]``; the newest version by default.
@@ -135,22 +141,33 @@ class Client:
         Raises:
             FunctionNotFound, SiteNotFound: with the names that there are.
             InputError: an argument is not plain data.
+            ServiceUnavailable: no service answers, or its address is not known.
         """
-        return self.invoke_with(function, args, kwargs, site=site, timeout=timeout)
+        results = self._usable_results()
+        future: TaskFuture[Any] = TaskFuture(new_id(), results)
+        results.expect(future.id, site, future)
+        body = _new(function, args, kwargs, site, timeout, future.id, results.group)
+        try:
+            self._rest.ask("POST", path("invocations"), api.Submitted, body)
+        except BaseException:
+            results.forget(future.id)
+            raise
+        return future
 
-    def invoke_with(
+    def start(
         self,
         function: str,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
         *,
         site: str = "local",
         timeout: float | None = None,
     ) -> str:
-        """Like `invoke`, for a function with arguments that are themselves called `site` or `timeout`."""
-        body = api.NewInvocation(
-            function=function, site=site, args=list(args), kwargs=kwargs, timeout=timeout or 0.0, id=new_id()
-        )
+        """Like `invoke`, for whoever does not want the result here; return the task's id.
+
+        Arguments may be called as they like, `site` and `timeout` too.
+        """
+        body = _new(function, args, kwargs or {}, site, timeout, new_id(), "")
         return self._rest.ask("POST", path("invocations"), api.Submitted, body).id
 
     def tasks(
@@ -166,15 +183,15 @@ class Client:
         where = path("tasks", status=status, rule=rule, function=function, site=site, limit=limit)
         return self._rest.ask("GET", where, list[api.Task])
 
-    def task(self, id: str) -> api.Task:
+    def task(self, id: str | TaskFuture[Any]) -> api.Task:
         """Return a task with its timings and its result, if that is plain data.
 
         Raises:
             TaskNotFound: no such task.
         """
-        return self._rest.ask("GET", path("tasks", id or " "), api.Task)
+        return self._rest.ask("GET", path("tasks", _id(id)), api.Task)
 
-    def wait(self, id: str, timeout: float | None = None) -> Any:
+    def wait(self, id: str | TaskFuture[Any], timeout: float | None = None) -> Any:
         """Wait for a task, whoever submitted it, and return its value.
 
         Raises:
@@ -183,16 +200,23 @@ class Client:
             Exception: what the function raised, or a TaskError.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._await_known(id, deadline)
-        return self._known_outcomes().wait(id, deadline)
+        if isinstance(id, TaskFuture) and not id.cancelled():
+            try:
+                return id.result(timeout)
+            except TimeoutError:
+                if id.done():  # the function's own
+                    raise
+                raise TimeoutError(f"task {id.id} is not done yet; it runs on") from None
+        self._await_known(_id(id), deadline)
+        return self._known_outcomes().wait(_id(id), deadline)
 
-    def cancel(self, id: str) -> None:
+    def cancel(self, id: str | TaskFuture[Any]) -> None:
         """Ask that a task does not run, or not run on; one that is done stays as it is.
 
         Raises:
             TaskNotFound: no such task.
         """
-        self._rest.ask("POST", path("tasks", id or " ", "cancel"), type(None))
+        self._rest.ask("POST", path("tasks", _id(id), "cancel"), type(None))
 
     # ── rules, sites, dead letters ────────────────────────────────────────────────────────────────────────────────
 
@@ -293,11 +317,21 @@ class Client:
             weakref.finalize(self, self._outcomes.close).atexit = False
         return self._outcomes
 
+    def _usable_results(self) -> Connection:
+        if self._results is None or not self._results.is_usable:
+            self._results = Connection(self._find)
+            self._results.open()
+            weakref.finalize(self, self._results.close).atexit = False
+        return self._results
+
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
-        """Close the connections; the next call would open them again."""
+        """Close the connections; the next call would open them again. Futures that are not done go on being served."""
         self._rest.close()
+        if self._results is not None and self._results.is_usable:
+            self._results.close()
+        self._results = None
         if self._outcomes is not None and self._outcomes.is_usable:
             self._outcomes.close()
         self._outcomes = None
@@ -307,3 +341,15 @@ class Client:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _id(task: str | TaskFuture[Any]) -> str:
+    return (task.id if isinstance(task, TaskFuture) else task) or " "
+
+
+def _new(  # noqa: PLR0917
+    function: str, args: Sequence[Any], kwargs: dict[str, Any], site: str, timeout: float | None, id: str, group: str
+) -> api.NewInvocation:
+    return api.NewInvocation(
+        function=function, site=site, args=list(args), kwargs=kwargs, timeout=timeout or 0.0, id=id, group=group
+    )

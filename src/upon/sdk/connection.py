@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiohttp
 
@@ -35,7 +35,7 @@ from upon.api import (
     encode_frame,
     raised,
 )
-from upon.errors import ServiceError, ServiceUnavailable, UponError
+from upon.errors import ServiceError, ServiceUnavailable, TaskCancelled, UponError
 from upon.ids import new_id
 from upon.messages import FunctionCode, Invocation
 from upon.sdk.background import EXIT_GRACE, background
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)  # in a user's process: theirs to configure
 
 
 Pushed = EventSeen | TaskChanged
-_Post = tuple[Invocation, FunctionCode, Waiter] | str | Callable[[Ledger[Waiter]], None]
+_Post = tuple[Invocation, FunctionCode | None, Waiter] | str | Callable[[Ledger[Waiter]], None]
 
 
 class Connection:
@@ -107,8 +107,8 @@ class Connection:
         self._background.run(self._start())
         self._delivery.start()
 
-    def submit(self, invocation: Invocation, code: FunctionCode, waiter: Waiter) -> None:
-        """Have an invocation run; waits while more than `MAX_BYTES` are ahead of it.
+    def submit(self, invocation: Invocation, code: FunctionCode | None, waiter: Waiter) -> None:
+        """Have an invocation run, of a registered function if it has no code; waits while `MAX_BYTES` are ahead of it.
 
         Raises:
             ServiceError: the connection was given up, with the reason, or closed.
@@ -145,6 +145,25 @@ class Connection:
             self._intake.append(lambda ledger: ledger.want([task], [waiter]))
         self._wake()
 
+    def expect(self, task: str, site: str, waiter: Waiter) -> None:
+        """Wait for a task that is about to be submitted in another way, for `group`. Raises as `submit`."""
+        with self._room:
+            if self._ended is not None:
+                raise self._ended
+            self._intake.append(lambda ledger: ledger.expect(task, site, waiter))
+        self._wake()
+
+    def spare(self, tasks: Sequence[str]) -> None:
+        """Ask that these do not run unless they have begun; those that were not sent fail with TaskCancelled."""
+
+        def never_sent(ledger: Ledger[Waiter]) -> None:
+            dropped = ledger.spare(tasks)
+            self._delivery.failure(dropped, TaskCancelled("cancelled before it had left this process"))
+            self._make_room()
+
+        self._intake.append(never_sent)
+        self._wake()
+
     def forget(self, task: str) -> None:
         """Nobody waits for this task any more; it runs on."""
         self._intake.append(lambda ledger: ledger.forget(task))
@@ -170,6 +189,11 @@ class Connection:
         if wait:
             with contextlib.suppress(TimeoutError):
                 self._background.run(self._closed(), wait)
+
+    @property
+    def group(self) -> str:
+        """Under which name the service knows who waits here."""
+        return self._ledger.group
 
     @property
     def is_usable(self) -> bool:
@@ -289,10 +313,12 @@ class Connection:
             if message.type is not aiohttp.WSMsgType.BINARY:
                 break
             self._received(decode_from_service(message.data))
+            del message  # not to keep the last results while nothing comes
 
     def _received(self, frame: FromService) -> None:
         match frame:
             case Results():
+                self._delivery.begun(self._ledger.begun(frame.started))
                 self._delivery.results(self._ledger.results(frame.results))
             case Done():
                 self._refused_since = 0.0

@@ -12,17 +12,19 @@ from upon.messages import Result
 
 
 class Waiter(Protocol):
-    """Whoever waits for a result. One of both is called, once; they must not raise."""
+    """Whoever waits for a result: perhaps `begin` is called, then once `resolve` or `fail`. They must not raise."""
 
+    def begin(self) -> None: ...
     def resolve(self, result: Result) -> None: ...
     def fail(self, error: BaseException) -> None: ...
 
 
-_Batch = Sequence[tuple[Waiter, Result | UponError]]
+_Batch = list[tuple[Waiter, Result | UponError | None]]
+"""None: it has begun."""
 
 
 class Delivery:
-    """Hands outcomes to those who wait for them, in the order they came."""
+    """Hands outcomes to those who wait for them, in the order they came, and keeps none of them."""
 
     def __init__(self) -> None:
         self._arrived: queue.SimpleQueue[_Batch | threading.Event | None] = queue.SimpleQueue()
@@ -34,7 +36,12 @@ class Delivery:
     def results(self, found: Sequence[tuple[Waiter, Result]]) -> None:
         """Deliver results; returns at once."""
         if found:
-            self._arrived.put(found)
+            self._arrived.put([*found])
+
+    def begun(self, waiters: Sequence[Waiter]) -> None:
+        """Tell them that their tasks have begun; returns at once."""
+        if waiters:
+            self._arrived.put([(waiter, None) for waiter in waiters])
 
     def failure(self, waiters: Sequence[Waiter], error: UponError) -> None:
         """Deliver one error to all of them; returns at once."""
@@ -60,12 +67,24 @@ class Delivery:
         return threading.current_thread() is self._thread
 
     def _deliver(self) -> None:
-        while (batch := self._arrived.get()) is not None:
-            if isinstance(batch, threading.Event):
-                batch.set()
-                continue
-            for waiter, outcome in batch:
-                if isinstance(outcome, Result):
-                    waiter.resolve(outcome)
-                else:
-                    waiter.fail(outcome)
+        while self._hand_over(self._arrived.get()):
+            pass  # what was handed over is referred to no more while this thread waits
+
+    @staticmethod
+    def _hand_over(arrived: _Batch | threading.Event | None) -> bool:
+        """Deliver; return whether more is to come."""
+        if arrived is None:
+            return False
+        if isinstance(arrived, threading.Event):
+            arrived.set()
+            return True
+        arrived.reverse()
+        while arrived:
+            waiter, outcome = arrived.pop()
+            if outcome is None:
+                waiter.begin()
+            elif isinstance(outcome, Result):
+                waiter.resolve(outcome)
+            else:
+                waiter.fail(outcome)
+        return True

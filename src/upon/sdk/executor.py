@@ -2,11 +2,14 @@
 
     with Executor(site="local") as ex:
         assert ex.submit(pow, 2, 10).result() == 1024
+        thumbnail = ex.submit("thumbs.make", "/data/a.png")  # a registered function, by name[@version]
 
 What differs from the executors of the standard library, because the work is elsewhere:
-- A future is pending until its result is there: `running()` is always False.
-- `cancel()` succeeds at any time before that: the future is cancelled at once; the task, if it is queued at the site,
-  never starts, and if it runs, its process is killed. A result that was under way is dropped.
+- `running()` becomes True a moment after the function has begun, and for one that is quickly done not at all. It stays
+  True while the task is tried again.
+- `cancel()` succeeds at any time before the result is there: the future is cancelled at once; the task, if it is queued
+  at the site, never starts, and if it runs, its process is killed. A result that was under way is dropped.
+- Ctrl-C cancels so all that is not done, and says so, unless the executor is to `keep` it.
 - An exception that the function raised has an `upon.errors.RemoteTraceback` as its cause; a task that did not get as
   far raises WorkerLost, TaskTimeout, TaskCancelled, FunctionLoadError, ResultError or another of `upon.errors`.
 - `submit` raises FunctionError or InputError for what cannot be serialized, and waits while much is unsent.
@@ -15,72 +18,31 @@ What differs from the executors of the standard library, because the work is els
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
 
 from upon.errors import InputError, ServiceUnavailable
 from upon.ids import new_id
-from upon.messages import FunctionCode, Invocation, Result, Retry
+from upon.messages import FunctionCode, Invocation, Retry
 from upon.sdk import functions, mapping
 from upon.sdk.connection import PATIENCE, Connection
-from upon.sdk.outcome import error_of, value_of
+from upon.sdk.future import TaskFuture
 from upon.sdk.target import Finder
 from upon.topics import checked_site
 
 T = TypeVar("T")
 CLOSE = 2.0
 """Seconds that `shutdown` waits for the service to acknowledge the last of it, once all futures are done."""
+ANSWER = 5.0
+"""Seconds that `shutdown(cancel_futures=True)` waits for the site to say what had begun."""
 ONCE_MORE_ON_LOST_WORKERS = Retry()
-
-
-class TaskFuture(futures.Future[T]):
-    """The future of a task.
-
-    Attributes:
-        id: the task's id, which `upon tasks show` takes.
-        stdout: the end of what the function printed; empty until it is done.
-    """
-
-    stdout = ""
-
-    def __init__(self, task: str, connection: Connection) -> None:
-        super().__init__()
-        self.id = task
-        self._connection = connection
-
-    def cancel(self) -> bool:
-        """Cancel the task unless it is done; see the module's text. Returns whether it is cancelled."""
-        with self._condition:
-            if self._state != "PENDING":
-                return self.cancelled()
-            super().cancel()
-            self.set_running_or_notify_cancel()
-        self._connection.cancel(self.id)
-        return True
-
-    def resolve(self, result: Result) -> None:
-        """Take in the outcome: the connection's part, not yours."""
-        self.stdout = result.stdout
-        try:
-            error = error_of(result)
-            value = value_of(result) if error is None else None
-        except BaseException as problem:
-            error = problem
-        with contextlib.suppress(futures.InvalidStateError):  # cancelled in the meantime
-            if error is None:
-                self.set_result(value)  # type: ignore[arg-type]
-            else:
-                self.set_exception(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Take in that no outcome will come: the connection's part, not yours."""
-        with contextlib.suppress(futures.InvalidStateError):  # cancelled in the meantime
-            self.set_exception(error)
 
 
 class Submitter(futures.Executor):
@@ -89,8 +51,17 @@ class Submitter(futures.Executor):
     def __init__(self, connect: Callable[[], Connection], timeout: float, retry: Retry) -> None:
         self._connect, self._timeout, self._retry = connect, timeout, retry
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
+    @overload  # type: ignore[override]
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    @overload
+    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]: ...
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Have `fn(*args, **kwargs)` run at the site. Takes some 20 µs.
+
+        Args:
+            fn: a function, or the name of a registered one: ``name[@version]``, the newest version by default. A name
+                that is not registered: the future raises FunctionNotFound.
+            args, kwargs: its arguments.
 
         Raises:
             FunctionError: the function cannot be pickled; the message names the culprit.
@@ -99,16 +70,23 @@ class Submitter(futures.Executor):
             ServiceUnavailable: the service is gone for good.
             RuntimeError: after `shutdown`.
         """
-        code = functions.code_of(fn)
-        return self._send(fn, code, functions.pack_call(fn, args, kwargs), 0)
+        return self._send(fn, _code_of(fn), functions.pack_call(fn, args, kwargs), 0)
 
+    @overload  # type: ignore[override]
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self, fn: str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Any]: ...
+    def map(
+        self, fn: Callable[..., Any] | str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Any]:
         """Have `fn` run on each item (or each tuple, of several iterables); return its values in order.
 
         Args:
-            fn: the function.
+            fn: a function, or the name of a registered one, as in `submit`.
             iterables: consumed at once; as many items as the shortest has.
             timeout: s from now until the last value must be there; default none.
             chunksize: items that travel and run together, one after the other, in one task. For short functions
@@ -120,17 +98,19 @@ class Submitter(futures.Executor):
 
         Raises:
             TimeoutError: from the iterator.
+            ValueError: chunksize is less than 1.
             Others as `submit`.
         """
         if chunksize < 1:
-            raise InputError(f"chunksize: must be 1 or more, not {chunksize}")
+            raise ValueError(f"chunksize: must be 1 or more, not {chunksize}")
         if not iterables:
             raise InputError("map: give at least one iterable")
-        code, sent = functions.code_of(fn), []
+        code = _code_of(fn)
+        sent: list[tuple[futures.Future[Any], int]] = []
         for columns in mapping.chunks(iterables, chunksize):
             items = len(columns[0])
             sent.append((self._send(fn, code, functions.pack_chunk(fn, columns), items), items))
-        return mapping.results(sent, timeout)  # type: ignore[arg-type]
+        return mapping.results(sent, timeout)
 
     def options(
         self, *, timeout: float | None = None, attempts: int | None = None, retry: Retry | None = None
@@ -158,12 +138,14 @@ class Submitter(futures.Executor):
             retry = Retry(attempts=attempts, on=("Exception",))
         return Submitter(self._connect, timeout or self._timeout, retry or self._retry)
 
-    def _send(self, fn: Callable[..., T], code: FunctionCode, payload: bytes, items: int) -> TaskFuture[T]:
+    def _send(
+        self, fn: Callable[..., Any] | str, code: FunctionCode | None, payload: bytes, items: int
+    ) -> TaskFuture[Any]:
         connection = self._connect()
-        future: TaskFuture[T] = TaskFuture(new_id(), connection)
+        future: TaskFuture[Any] = TaskFuture(new_id(), connection)
         invocation = Invocation(
             id=future.id,
-            code=code.hash,
+            code=code.hash if code is not None else "",
             function=functions.name_of(fn),
             payload=payload,
             items=items,
@@ -174,6 +156,10 @@ class Submitter(futures.Executor):
         return future
 
 
+def _code_of(fn: Callable[..., Any] | str) -> FunctionCode | None:
+    return None if isinstance(fn, str) else functions.code_of(fn)
+
+
 class Executor(Submitter):
     """Runs functions at a site.
 
@@ -182,6 +168,7 @@ class Executor(Submitter):
         home: the home folder whose profile names the service; default UPON_HOME, else the platform's.
         service, token: the service's address and a token, instead of the profile's.
         timeout, attempts, retry: see `options`.
+        keep: what is not done when Ctrl-C comes runs on; default: it is cancelled.
         patience: s to wait for a service that was there and is lost, before all futures fail with ServiceUnavailable.
 
     Raises:
@@ -201,6 +188,7 @@ class Executor(Submitter):
         timeout: float | None = None,
         attempts: int | None = None,
         retry: Retry | None = None,
+        keep: bool = False,
         patience: float = PATIENCE,
     ) -> None:
         super().__init__(self._connected, 0.0, ONCE_MORE_ON_LOST_WORKERS)
@@ -208,9 +196,10 @@ class Executor(Submitter):
         self._timeout, self._retry = given._timeout, given._retry
         self.site = checked_site(site)
         self._find, self._patience = Finder(home, service, token), patience
-        self._shut_down = False
+        self._shut_down, self._keep = False, keep
         self._lock = threading.Lock()
         self._connection = self._open()
+        _open.add(self)
 
     def _open(self) -> Connection:
         connection = Connection(self._find, site=self.site, patience=self._patience)
@@ -234,19 +223,77 @@ class Executor(Submitter):
         Args:
             wait: return when all futures are done; False: return at once, their results still arrive while this
                 process lives.
-            cancel_futures: cancel all that are not done, queued or running.
+            cancel_futures: cancel all that have not begun; what runs goes on to its end. Which is which the site says
+                (the futures are cancelled when it has); one that does not answer within `ANSWER` s: what is not known
+                to run is cancelled.
+
+        Raises:
+            KeyboardInterrupt: what is not done is cancelled, unless the executor is to `keep` it.
         """
         self._shut_down = True
+        _open.discard(self)
         if not self._connection.is_ours:
             return
         try:
-            waiting = [one for one in self._connection.unfinished() if isinstance(one, TaskFuture)]
+            waiting = self._unfinished()
+            if cancel_futures:
+                for future in waiting:
+                    future.spare()
+                self._connection.spare([future.id for future in waiting])
+            if wait:
+                if cancel_futures:
+                    futures.wait(waiting, ANSWER)
+                    for future in waiting:
+                        if not (future.done() or future.running()):
+                            future.cancel()
+                futures.wait(waiting)
+                self._connection.deliver()
+            self._connection.close(CLOSE if wait else 0.0)
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+
+    def _unfinished(self) -> list[TaskFuture[Any]]:
+        try:
+            return [one for one in self._connection.unfinished() if isinstance(one, TaskFuture)]
         except ServiceUnavailable:
-            waiting = []
-        if cancel_futures:
-            for future in waiting:
-                future.cancel()
-        if wait:
-            futures.wait(waiting)
-            self._connection.deliver()
-        self._connection.close(CLOSE if wait else 0.0)
+            return []
+
+    def _interrupted(self) -> None:
+        """Cancel what is not done, or leave it running; say which."""
+        self._shut_down = True
+        _open.discard(self)
+        left = self._unfinished() if self._connection.is_ours else []
+        if not left:
+            return
+        what = f"{len(left):,} task{'s' if len(left) > 1 else ''} at site {self.site}"
+        if self._keep:
+            self._connection.close()
+            print(f"upon: interrupted; left running: {what} (upon tasks list)", file=sys.stderr)
+            return
+        for future in left:
+            future.cancel()
+        self._connection.close(CLOSE)
+        print(f"upon: interrupted; cancelled {what}: Executor(keep=True) would have let them run on", file=sys.stderr)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if isinstance(error, KeyboardInterrupt):
+            self._interrupted()
+        else:
+            self.shutdown(wait=True)
+        return False
+
+
+_open: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """A script that uses no `with` is ended by Ctrl-C: its executors learn it here. A prompt outlives its Ctrl-C."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
+        for executor in list(_open):
+            executor._interrupted()
+
+
+atexit.register(_at_exit)  # before the thread that does the I/O is closed: that was registered earlier

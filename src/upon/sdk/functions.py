@@ -70,8 +70,10 @@ def _of_a_module(function: Callable[..., Any]) -> FunctionCode:
     return _pickled(function)
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any] | str) -> str:
     """Return what to call a function that nobody gave a name: its own, with its class but no enclosing function."""
+    if isinstance(function, str):  # somebody gave it one
+        return function
     inner = getattr(function, "func", None)  # of a partial
     named = inner if callable(inner) and not hasattr(function, "__qualname__") else function
     name = getattr(named, "__qualname__", None) or type(named).__qualname__
@@ -91,7 +93,7 @@ def description_of(function: Callable[..., Any]) -> str:
     return (inspect.getdoc(function) or "").strip().partition("\n")[0]
 
 
-def pack_call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+def pack_call(function: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
     """Serialize the arguments of a call.
 
     Raises:
@@ -110,7 +112,7 @@ def pack_call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[st
         raise _unserializable(f"{name_of(function)}", named, error) from error
 
 
-def pack_chunk(function: Callable[..., Any], columns: Sequence[Sequence[Any]]) -> bytes:
+def pack_chunk(function: Callable[..., Any] | str, columns: Sequence[Sequence[Any]]) -> bytes:
     """Serialize the arguments of a map chunk, one column per iterable. Raises as `pack_call`."""
     try:
         return _by_value_where_needed(serialize.pack_chunk(columns), lambda: [list(column) for column in columns])

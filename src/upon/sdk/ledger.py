@@ -3,6 +3,7 @@
     submit ─▶ held (until its code is registered) ─▶ queued ─▶ unacknowledged ─▶ unfinished ─▶ result
                         │                              │              │              │
                         └── cancel: never sent ────────┘        refused: fails    cancel: CancelTasks
+                            (spare alike, but who has been sent waits on for what the site says)
 
 Pure: frames go out and come in as values; the loops in `connection` move them. Not safe for several threads.
 Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
@@ -68,6 +69,7 @@ class Ledger(Generic[W]):
     watch: Watch | None = None
     freed: int = 0  # bytes that the service has taken over, or that nobody needs any more, since the beginning
     unfinished: dict[str, W] = field(default_factory=dict)  # by invocation id
+    _elsewhere: dict[str, str] = field(default_factory=dict)  # id → site, of what was submitted in another way
     _requests: int = 0
     _registered: set[str] = field(default_factory=set)
     _held: dict[str, list[Invocation]] = field(default_factory=dict)  # by code hash
@@ -78,10 +80,13 @@ class Ledger(Generic[W]):
 
     # ── what the user asks ────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, invocation: Invocation, code: FunctionCode, waiter: W) -> None:
-        """Take in an invocation; its code is registered first if this connection has not done so."""
+    def submit(self, invocation: Invocation, code: FunctionCode | None, waiter: W) -> None:
+        """Take in an invocation; its code is registered first if this connection has not done so.
+
+        Without code it names a registered function, which the service looks up.
+        """
         self.unfinished[invocation.id] = waiter
-        if code.hash in self._registered:
+        if code is None or code.hash in self._registered:
             self._queue.append(invocation)
         elif code.hash in self._held:
             self._held[code.hash].append(invocation)
@@ -89,20 +94,34 @@ class Ledger(Generic[W]):
             self._held[code.hash] = [invocation]
             self._frames.append(Register(request=self._next(), code=code))
 
+    def expect(self, task: str, site: str, waiter: W) -> None:
+        """Somebody waits for a task that is submitted in another way, for this group."""
+        self.unfinished[task] = waiter
+        self._elsewhere[task] = site
+
     def cancel(self, ids: Iterable[str]) -> None:
         """Forget the waiters of these ids; what the service has already shall not run on."""
         wanted = {one for one in ids if self.unfinished.pop(one, None) is not None}
-        if not wanted:
-            return
-        unsent = {one.id for one in self._unsent() if one.id in wanted}
-        if unsent:
-            self._drop(unsent)
+        unsent = self._drop(wanted)
+        by_site: dict[str, list[str]] = {}
+        for one in sorted(wanted - unsent):
+            by_site.setdefault(self._elsewhere.pop(one, self.site), []).append(one)
+        for site, asked in by_site.items():
+            for some in _runs(asked, MAX_IDS):
+                self._frames.append(CancelTasks(request=self._next(), site=site, ids=some))
+
+    def spare(self, ids: Iterable[str]) -> list[W]:
+        """Cancel what has not begun; return who waits for what was not even sent. The others wait for their results."""
+        wanted = {one for one in ids if one in self.unfinished}
+        unsent = self._drop(wanted)
         for some in _runs(sorted(wanted - unsent), MAX_IDS):
-            self._frames.append(CancelTasks(request=self._next(), site=self.site, ids=some))
+            self._frames.append(CancelTasks(request=self._next(), site=self.site, ids=some, running=False))
+        return [self.unfinished.pop(one) for one in sorted(unsent)]
 
     def forget(self, task: str) -> None:
         """Nobody waits for this task here any more; it runs on."""
         self.unfinished.pop(task, None)
+        self._elsewhere.pop(task, None)
 
     def want(self, ids: Sequence[str], waiters: Sequence[W]) -> None:
         """Ask for the results of invocations that others submitted and that are done."""
@@ -124,7 +143,8 @@ class Ledger(Generic[W]):
 
     def _take(self) -> tuple[Invocation, ...]:
         queue, taken, total = self._queue, list[Invocation](), 0
-        while queue and len(taken) < MAX_INVOCATIONS:
+        named = _named(queue[0])  # alone in its Submit, that a refusal of a name is nobody else's
+        while queue and len(taken) < MAX_INVOCATIONS and _named(queue[0]) == named:
             total += size(queue[0])
             if total > COALESCE_BYTES and taken:
                 break
@@ -193,14 +213,20 @@ class Ledger(Generic[W]):
         found = []
         for result in results:
             waiter = self.unfinished.pop(result.id, None)
+            self._elsewhere.pop(result.id, None)
             if waiter is not None:
                 found.append((waiter, result))
         return found
+
+    def begun(self, ids: Iterable[str]) -> list[W]:
+        """Return who waits for these."""
+        return [self.unfinished[one] for one in ids if one in self.unfinished]
 
     def abandon(self) -> list[W]:
         """Give everything up; return who waits in vain."""
         waiters = list(self.unfinished.values())
         self.unfinished.clear()
+        self._elsewhere.clear()
         self.freed += sum(map(size, self._unsent()))
         self.freed += sum(sum(map(size, f.invocations)) for f in self._submits())
         self._held.clear()
@@ -229,17 +255,24 @@ class Ledger(Generic[W]):
     def _unsent(self) -> list[Invocation]:
         return [*self._queue, *(one for held in self._held.values() for one in held)]
 
-    def _drop(self, ids: set[str]) -> None:
-        for one in self._unsent():
-            if one.id in ids:
-                self.freed += size(one)
-        self._queue = deque(one for one in self._queue if one.id not in ids)
-        for code, held in self._held.items():
-            self._held[code] = [one for one in held if one.id not in ids]
+    def _drop(self, ids: set[str]) -> set[str]:
+        """Drop those of them that were not sent; return which."""
+        unsent = [one for one in self._unsent() if one.id in ids]
+        if unsent:
+            self.freed += sum(map(size, unsent))
+            self._queue = deque(one for one in self._queue if one.id not in ids)
+            for code, held in self._held.items():
+                self._held[code] = [one for one in held if one.id not in ids]
+        return {one.id for one in unsent}
 
     def _next(self) -> int:
         self._requests += 1
         return self._requests
+
+
+def _named(invocation: Invocation) -> str:
+    """Return the name by which the service finds the function; empty if the invocation has its code."""
+    return "" if invocation.code else invocation.function
 
 
 def _runs(ids: Sequence[str], length: int) -> list[tuple[str, ...]]:

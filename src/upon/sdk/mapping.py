@@ -58,6 +58,7 @@ def _in_order(futures: list[tuple[Future[Any], int]], deadline: float | None) ->
                 yield _Failed(error, items)
             else:
                 chunk: Chunk = future.result()
+                del future
                 yield chunk.items()
     finally:
         for future, _ in futures:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from upon import serialize
@@ -88,9 +89,15 @@ class Chunk:
     values: list[Any]
     bad: dict[int, Failure]
 
-    def items(self) -> list[Any] | Iterator[Any]:
-        """Return the values to iterate over; a bad item raises at its position, and the next one may be asked for."""
-        return ChunkItems(self) if self.bad else self.values
+    def items(self) -> Iterator[Any]:
+        """Return the values to iterate over, once: each is taken out, so that it lives as long as its user wants.
+
+        A bad item raises at its position, and the next one may be asked for.
+        """
+        if self.bad:
+            return ChunkItems(self)
+        self.values.reverse()
+        return map(self.values.pop, repeat(-1, len(self.values)))  # iterates in C
 
 
 class ChunkItems:
@@ -110,4 +117,5 @@ class ChunkItems:
         failure = self._chunk.bad.get(position)
         if failure is not None:
             raise exception(failure)
-        return self._chunk.values[position]
+        value, self._chunk.values[position] = self._chunk.values[position], None
+        return value

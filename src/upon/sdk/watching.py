@@ -12,7 +12,7 @@ from upon import api
 from upon.errors import ServiceUnavailable, UponError
 from upon.messages import FINAL
 from upon.sdk.connection import Connection, Pushed
-from upon.sdk.executor import TaskFuture
+from upon.sdk.future import TaskFuture
 from upon.sdk.target import Target
 
 Change = api.EventSeen | api.TaskChanged

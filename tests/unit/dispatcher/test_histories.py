@@ -57,6 +57,7 @@ class Peer:
     connected: bool = True
     holds: dict[tuple[str, int], str] = field(default_factory=dict)  # attempt → code
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)  # not Stored yet
+    begun: set[tuple[str, int]] = field(default_factory=set)  # attempts said to run
     codes: set[str] = field(default_factory=set)
 
 
@@ -142,7 +143,8 @@ class Histories(RuleBasedStateMachine):
             case protocol.Cancel():
                 for attempt in message.attempts:
                     key = (attempt.id, attempt.attempt)
-                    if peer.holds.pop(key, None):
+                    if key in peer.holds and (message.running or key not in peer.begun):
+                        del peer.holds[key]
                         peer.outcomes[key] = Outcome(*key, "cancelled")
             case protocol.Stored():
                 for attempt in message.attempts:
@@ -175,9 +177,9 @@ class Histories(RuleBasedStateMachine):
         self.codes.add(code)
         self.do(CodeKnown(code))
 
-    @rule(number=st.integers(0, 30))
-    def cancel(self, number: int) -> None:
-        self.do(CancelAsked((f"i{number}",)))
+    @rule(number=st.integers(0, 30), running=st.booleans())
+    def cancel(self, number: int, running: bool) -> None:
+        self.do(CancelAsked((f"i{number}",), running))
 
     @precondition(lambda self: self.unstored)
     @rule(data=st.data())
@@ -259,6 +261,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def task_starts(self, data: st.DataObject) -> None:
         if picked := self.pick(data):
+            picked[0].begun.add(picked[1])
             self.say(picked[0], protocol.Started((protocol.Begun(*picked[1], 5, 7),)))
 
     @rule(data=st.data(), failed=st.booleans())

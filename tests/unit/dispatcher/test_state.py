@@ -416,6 +416,38 @@ class TestCancel:
         assert m.assigned() == []
         assert m.result("a").status == "cancelled"
 
+    def test_unless_it_has_begun_is_asked_of_the_manager(self) -> None:
+        m = Machine()
+        m.do(record(0, "a"), ready(), CancelAsked(("a",), running=False))
+        assert m.sent(protocol.Cancel) == [protocol.Cancel((Attempt("a", 1),), running=False)]
+        m.do(CancelAsked(("a",), running=False))
+        assert m.sent(protocol.Cancel) == []
+        m.do(CancelAsked(("a",)))
+        assert m.sent(protocol.Cancel) == [protocol.Cancel((Attempt("a", 1),))]
+
+    def test_unless_it_has_begun_leaves_alone_what_runs(self) -> None:
+        m = Machine()
+        retried = invocation("a", retry=Retry(attempts=2, on=("ValueError",), jitter=False))
+        m.do(
+            record(0, retried),
+            ready(),
+            CancelAsked(("a",), running=False),
+            Heard("m1", protocol.Started((protocol.Begun("a", 1, 1, 9),))),
+        )
+        m.do(CancelAsked(("a",), running=False))
+        assert m.sent(protocol.Cancel) == []
+        m.do(ended("a", 1, "failed", failure=VALUE_ERROR))
+        assert not m.results
+        assert m.assigned() == [("a", 2)]
+
+    @pytest.mark.parametrize("running", [True, False])
+    def test_unless_it_has_begun_before_its_invocation(self, running: bool) -> None:
+        m = Machine()
+        m.do(CancelAsked(("a", "b"), running), ready("m1", held=(Attempt("a", 1),)), record(0, "a", "b"))
+        assert m.sent(protocol.Cancel) == [protocol.Cancel((Attempt("a", 1),), running=running)]
+        assert ("a" in m.results) == running
+        assert m.result("b").status == "cancelled"
+
     def test_it_is_remembered_for_a_while_only(self) -> None:
         m = Machine()
         m.do(CancelAsked(("a",)))

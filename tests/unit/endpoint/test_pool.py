@@ -174,6 +174,19 @@ def test_a_cancelled_task_that_has_just_begun_is_killed_when_that_is_heard() -> 
     assert made.heard(1, [Began(0, 1)], 0.0) == [Reclaim(1), Kill(1)]
 
 
+def test_cancel_of_what_has_not_begun_leaves_alone_what_has() -> None:
+    made = pool()
+    made.assign([task("a"), task("b")], 0.0)
+    assert made.cancel("a", 0.0, running=False) == [Reclaim(1)]
+    assert made.cancel("b", 0.0, running=False) == [Reclaim(1)]
+    assert made.heard(1, [Began(0, 1)], 0.0) == [], "a had begun"
+    (ahead,) = made.reclaimed(1, {1}, 0.0)
+    assert isinstance(ahead, Ended)
+    assert (ahead.outcome.id, ahead.outcome.status) == ("b", "cancelled")
+    assert made.cancel("a", 1.0, running=False) == []
+    assert made.cancel("a", 1.0) == [Reclaim(1), Kill(1)]
+
+
 def test_workers_that_die_at_their_start_are_started_with_waits_that_double() -> None:
     made = Pool(1)
     made.start()

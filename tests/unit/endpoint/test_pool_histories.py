@@ -41,6 +41,7 @@ class Histories(RuleBasedStateMachine):
         self.open: set[str] = set()
         self.timeouts: dict[str, float] = {}
         self.cancelled: set[str] = set()
+        self.spared: set[str] = set()  # cancelled unless they had begun
         self.began: set[str] = set()
         self.carry(self.pool.start())
 
@@ -77,7 +78,8 @@ class Histories(RuleBasedStateMachine):
                     if outcome.failure is not None and outcome.failure.type == "TaskTimeout":
                         assert self.timeouts[outcome.id], "timed out without a timeout"
                     if outcome.status == "cancelled":
-                        assert outcome.id in self.cancelled
+                        assert outcome.id in self.cancelled | self.spared
+                        assert outcome.id in self.cancelled or not outcome.started, "it had begun"
                 case Died(death):
                     self.open.remove(death.id)
                     assert death.id in self.began, "lost without having begun"
@@ -170,11 +172,11 @@ class Histories(RuleBasedStateMachine):
         self.carry(self.pool.exited(number, -9, "", self.now))
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def task_is_cancelled(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), running=st.booleans())
+    def task_is_cancelled(self, data: st.DataObject, running: bool) -> None:
         id = data.draw(st.sampled_from(sorted(self.open)))
-        self.cancelled.add(id)
-        self.carry(self.pool.cancel(id, self.now))
+        (self.cancelled if running else self.spared).add(id)
+        self.carry(self.pool.cancel(id, self.now, running=running))
 
     @rule(seconds=st.sampled_from([0.001, 0.03, 0.3, 3.0]))
     def time_passes(self, seconds: float) -> None:

@@ -32,6 +32,9 @@ class SmallService:
         self.received: Counter[str] = Counter()
         self.executed: Counter[str] = Counter()
         self.cancelled: list[str] = []
+        self.asked: dict[str, tuple[Invocation, str]] = {}  # id → what was not run at once, and its group
+        self.begun: set[str] = set()
+        self.answers_spared = True
         self.frames: list[api.FromClient] = []
         self.refuse: Callable[[api.FromClient], UponError | None] = lambda frame: None
         self.acknowledge = True
@@ -71,6 +74,26 @@ class SmallService:
                 await ws.send_bytes(api.encode_frame(api.Results(results=mine)))
 
         self._do(push())
+
+    def begin(self, id: str) -> None:
+        """Say that a task has begun."""
+
+        async def say() -> None:
+            self.begun.add(id)
+            for ws in list(self._sockets):
+                await ws.send_bytes(api.encode_frame(api.Results(results=(), started=(id,))))
+
+        self._do(say())
+
+    def end(self, id: str) -> None:
+        """Run a task that was not run at once, and push its result."""
+
+        async def work() -> None:
+            result = self._run(*self.asked.pop(id))
+            for ws in list(self._sockets):
+                await ws.send_bytes(api.encode_frame(api.Results(results=(result,))))
+
+        self._do(work())
 
     def close(self) -> None:
         self.stop()
@@ -137,9 +160,15 @@ class SmallService:
                 self._sockets[ws] = frame.group
                 found = [self.results[id] for id in frame.unfinished if id in self.results]
             case api.Submit():
-                found = [self._run(one, frame.group) for one in frame.invocations if self._is_new(one)]
-            case api.CancelTasks():
+                for one in frame.invocations:
+                    if self._is_new(one):
+                        found.append(self._run(one, frame.group))
+                    else:
+                        self.asked[one.id] = (one, frame.group)
+            case api.CancelTasks(running=True):
                 self.cancelled.extend(frame.ids)
+            case api.CancelTasks() if self.answers_spared:
+                found = [Result(id=id, status="cancelled") for id in frame.ids if id not in self.begun]
         if self.acknowledge:
             await ws.send_bytes(api.encode_frame(api.Done(request=frame.request)))
         if found and self.push:
@@ -152,7 +181,7 @@ class SmallService:
     def _run(self, one: Invocation, group: str) -> Result:
         self.executed[one.id] += 1
         common: dict[str, Any] = {"id": one.id, "function": one.function, "group": group, "items": one.items}
-        function = serialize.load_function(self.codes[one.code].body)
+        function = serialize.load_function(self.codes[one.code or one.function].body)
         try:
             if one.items:
                 value, bad = self._run_items(function, one)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,8 +15,11 @@ import pytest
 from tests.systems import wait_for
 from tests.unit.sdk.small_service import SmallService
 from upon import Executor, api
-from upon.errors import FunctionError, InputError, RemoteTraceback, SiteNotFound
+from upon.errors import FunctionError, FunctionNotFound, InputError, RemoteTraceback, SiteNotFound
 from upon.messages import Retry
+from upon.sdk import executor as executor_module
+from upon.sdk.functions import code_of
+from upon.sdk.future import TaskFuture
 
 
 def test_values_arrive(executor: Executor) -> None:
@@ -56,6 +64,12 @@ def test_one_bad_item_raises_at_its_position_and_the_next_can_be_asked_for(execu
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     assert next(found) == 2
     assert next(found, "end") == "end"
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_chunk_has_at_least_one_item(executor: Executor, size: int) -> None:
+    with pytest.raises(ValueError, match=f"chunksize: must be 1 or more, not {size}"):
+        executor.map(pow, [1], [1], chunksize=size)
 
 
 def test_map_times_out(executor: Executor, service: SmallService) -> None:
@@ -120,12 +134,158 @@ def test_after_shutdown_nothing_is_taken(home: Path) -> None:
     executor.shutdown()
 
 
-def test_shutdown_can_cancel_what_is_left(home: Path, service: SmallService) -> None:
+def test_running_is_true_once_the_site_says_so(executor: Executor, service: SmallService) -> None:
     service.run = False
+    first, second = executor.submit(pow, 2, 2), executor.submit(pow, 2, 3)
+    wait_for(lambda: len(service.asked) == 2, "the tasks have arrived", 30)
+    assert not first.running()
+    service.begin(first.id)
+    wait_for(first.running, "the news is here", 30)
+    assert not second.running()
+    assert first.cancel()
+    assert (first.running(), first.cancelled(), second.cancelled()) == (False, True, False)
+    service.begin(second.id)
+    service.end(second.id)
+    assert second.result(30) == 8
+    assert not second.running()
+
+
+def test_shutdown_can_cancel_what_has_not_begun(home: Path, service: SmallService) -> None:
+    service.run = False
+    executor = Executor(home=home)
+    futures = [executor.submit(pow, 2, n) for n in range(10)]
+    wait_for(lambda: len(service.asked) == 10, "the tasks have arrived", 30)
+    service.begun.add(futures[0].id)  # a moment ago: nobody here knows
+    service.begin(futures[1].id)
+    shutdown = threading.Thread(target=lambda: executor.shutdown(cancel_futures=True))
+    shutdown.start()
+    wait_for(lambda: all(f.cancelled() for f in futures[2:]), "what had not begun is cancelled", 30)
+    assert not futures[0].done()
+    assert not futures[1].done()
+    service.end(futures[0].id)
+    service.end(futures[1].id)
+    shutdown.join(30)
+    assert [f.result(0) for f in futures[:2]] == [1, 2]
+    assert service.cancelled == [], "nothing that runs was to be killed"
+
+
+def test_shutdown_does_not_wait_for_a_site_that_does_not_say_what_has_begun(
+    home: Path, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "ANSWER", 0.2)
+    service.run = service.answers_spared = False
     executor = Executor(home=home)
     futures = [executor.submit(pow, 2, n) for n in range(10)]
     executor.shutdown(cancel_futures=True)
     assert all(f.cancelled() for f in futures)
+
+
+def test_what_was_not_even_sent_is_cancelled_by_a_shutdown(home: Path, service: SmallService) -> None:
+    service.acknowledge = False  # so the function is not known to be registered, and nothing is submitted
+    executor = Executor(home=home)
+    future = executor.submit(lambda: 1)
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert futures_wait(future)
+    assert future.cancelled()
+    assert not service.received
+
+
+def test_a_registered_function_runs_by_its_name(executor: Executor, service: SmallService) -> None:
+    for name, function in (("double", lambda x: 2 * x), ("half@2", lambda x: x / 2)):
+        service.codes[name] = code_of(function)
+    service.refuse = lambda frame: (
+        FunctionNotFound("function 'none' is not registered")
+        if isinstance(frame, api.Submit) and frame.invocations[0].function == "none"
+        else None
+    )
+    sent = [executor.submit(name, n) for n in range(100) for name in ("double", "none", "half@2")]
+    for n in range(100):
+        assert sent[3 * n].result(30) == 2 * n
+        assert isinstance(sent[3 * n + 1].exception(30), FunctionNotFound)
+        assert sent[3 * n + 2].result(30) == n / 2
+    assert list(executor.map("double", range(5), chunksize=2)) == [0, 2, 4, 6, 8]
+    assert not any(isinstance(frame, api.Register) for frame in service.frames)
+
+
+class Box:
+    pass
+
+
+def test_neither_arguments_nor_results_nor_futures_are_kept(executor: Executor) -> None:
+    argument = Box()
+    future = executor.submit(lambda box: box, argument)
+    result = future.result(30)
+    seen = [weakref.ref(one) for one in (argument, future, result)]
+    del argument, future, result
+    wait_for(lambda: gc.collect() >= 0 and not any(one() for one in seen), "they are gone", 30)
+    for value in executor.map(lambda n: Box(), range(6), chunksize=3):
+        kept = weakref.ref(value)
+        del value
+        assert kept() is None
+
+
+def interrupted(home: Path, service: SmallService, tasks: int, **options: bool) -> list[TaskFuture[int]]:
+    """Submit some tasks, interrupt the block once they have arrived; return their futures."""
+    futures: list[TaskFuture[int]] = []
+
+    def block() -> None:
+        with Executor(home=home, **options) as executor:  # type: ignore[arg-type]
+            futures.extend(executor.submit(pow, 2, n) for n in range(tasks))
+            wait_for(lambda: len(service.asked) == tasks, "the tasks have arrived", 30)
+            raise KeyboardInterrupt
+
+    service.run = False
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    return futures
+
+
+def test_ctrl_c_cancels_what_is_not_done_and_says_so(
+    home: Path, service: SmallService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    futures = interrupted(home, service, 3)
+    assert all(f.cancelled() for f in futures)
+    assert sorted(service.cancelled) == sorted(f.id for f in futures)
+    said = capsys.readouterr().err
+    assert said.startswith("upon: interrupted; cancelled 3 tasks at site local: Executor(keep=True)")
+    assert said.count("\n") == 1
+
+
+def test_ctrl_c_lets_run_on_what_is_to_be_kept(
+    home: Path, service: SmallService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(home, service, 1, keep=True)
+    assert "left running: 1 task at site local" in capsys.readouterr().err
+    assert service.cancelled == []
+
+
+SCRIPT = """
+import os, signal, sys, threading
+from upon import Executor
+executor = Executor(home=sys.argv[1])
+future = executor.submit(pow, 2, 2)
+print("sent", flush=True)
+future.result()
+"""
+
+
+@pytest.mark.parametrize("block", [True, False], ids=["in a with block", "without one"])
+def test_a_script_that_ctrl_c_ends_cancels_its_tasks(home: Path, service: SmallService, block: bool) -> None:
+    service.run = False
+    text = SCRIPT if not block else SCRIPT.replace("future.result()", "with executor: pass")
+    script = subprocess.Popen(
+        [sys.executable, "-c", text, str(home)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: service.asked, "the task has arrived", 60)
+    script.send_signal(signal.SIGINT)
+    _, said = script.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said
+    assert "upon: interrupted; cancelled 1 task at site local" in said
+    assert service.cancelled == list(service.received)
+
+
+def futures_wait(future: concurrent.futures.Future[int]) -> bool:
+    return future in concurrent.futures.wait([future], timeout=30).done
 
 
 def test_shutdown_without_wait_lets_results_arrive(home: Path, service: SmallService) -> None:
