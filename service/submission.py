@@ -56,11 +56,13 @@ class Submission:
         """
         topic = self._topics.invocations(self._registrar.known_site(site))
         check_text("group", group, empty=True)
+        registry = self._registrar.registry
+        invocations = [one if one.code else registered(one, registry) for one in invocations]
         now = time.time_ns()
         lanes: dict[str, Lane] = {}
         pairs = []
-        for invocation in [one if one.code else registered(one, self._registrar.registry) for one in invocations]:
-            check_invocation(invocation, self._registrar.registry)
+        for invocation in invocations:
+            check_invocation(invocation, registry)
             entry = invocation_entry(invocation, now)
             check_description(invocation, len(entry.body or b""))
             if (lane := lanes.get(invocation.code)) is None:
@@ -71,7 +73,9 @@ class Submission:
         return await self._outbox.send_all(pairs)
 
     async def cancel(self, site: str, ids: Sequence[str], *, running: bool = True) -> asyncio.Future[None]:
-        """Ask a site to cancel invocations, those that have begun only if `running`; the future resolves when Kafka has that.
+        """Ask a site to cancel invocations, those that have begun only if `running`.
+
+        The future resolves when Kafka has that.
 
         Raises:
             SiteNotFound: names what there is.

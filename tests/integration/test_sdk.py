@@ -49,9 +49,14 @@ class Ours(Exception):
         self.code = code
 
 
-class Unpicklable(Exception):
+class TakesTwo(Exception):
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a} and {b}")
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("not me")
 
 
 class NeedsAModule:
@@ -103,11 +108,18 @@ class TestExecutor:
         assert isinstance(error.__cause__, RemoteTraceback)
         assert "in fail" in str(error.__cause__)
 
+    def test_an_exception_whose_class_takes_other_arguments_arrives_as_itself(self, executor: Executor) -> None:
+        def raise_it() -> None:
+            raise TakesTwo(1, 2)
+
+        with pytest.raises(TakesTwo, match="1 and 2"):
+            executor.submit(raise_it).result(60)
+
     def test_an_exception_that_does_not_come_back_is_a_remote_error(self, executor: Executor) -> None:
         def raise_it() -> None:
-            raise Unpicklable(1, 2)
+            raise Unpicklable("1 and 2")
 
-        with pytest.raises(RemoteError, match="Unpicklable: 1 and 2") as caught:
+        with pytest.raises(RemoteError, match=r"Unpicklable: 1 and 2.*not me") as caught:
             executor.submit(raise_it).result(60)
         assert "in raise_it" in str(caught.value.__cause__)
 
