@@ -119,7 +119,7 @@ class TestExecutor:
         def raise_it() -> None:
             raise Unpicklable("1 and 2")
 
-        with pytest.raises(RemoteError, match=r"Unpicklable: 1 and 2\n.*cannot be rebuilt: TypeError: not me") as caught:
+        with pytest.raises(RemoteError, match=r"Unpicklable: 1 and 2\n.*rebuilt: TypeError: not me") as caught:
             executor.submit(raise_it).result(60)
         assert "in raise_it" in str(caught.value.__cause__)
 
