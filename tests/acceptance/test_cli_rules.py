@@ -119,6 +119,7 @@ def test_the_life_of_a_rule(system: System, tmp_path: Path) -> None:
     assert said("prune", str(file)) == "deleted cli-other\n"
     file.write_text(text.replace("cli-life", "cli-new"))
     assert said("apply", "--prune", str(file)) == "applied cli-new@1\ndeleted cli-life\n"
-    listed = said("history", "cli-life").splitlines()
-    assert [line.split()[2] for line in listed[1:]][:3] == ["apply", "apply", "rollback"], listed
+    found = json.loads(said("history", "cli-life", "--json"))
+    assert [one["action"] for one in found][:3] == ["apply", "apply", "rollback"]
+    assert "deleted" in said("history", "cli-life")
     assert said("delete", "cli-new") == "deleted cli-new\n"
