@@ -61,6 +61,14 @@ def mark(home: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_ino
 
 
+def file_of(settings: Settings) -> str:
+    """Return where the sources that run stand: the file that was applied last, or that of the settings; empty: none."""
+    try:
+        return str(json.loads((settings.places.path / "sources" / FILE).read_text())["file"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings.sources
+
+
 def wanted(settings: Settings) -> Wanted:
     """Return the sources to run.
 

@@ -61,10 +61,10 @@ def up(  # noqa: PLR0917  typer makes options of them
         given |= {"--site": site, "--prefix": prefix}
         _up_detached(settings, given, no_sources)
     else:
-        _up_foreground(settings, kafka or "", log)
+        _up_foreground(settings, kafka or "", log, chosen is not None)
 
 
-def _up_foreground(settings: Settings, kafka: str, log: Path | None) -> None:
+def _up_foreground(settings: Settings, kafka: str, log: Path | None, sources_chosen: bool) -> None:
     import asyncio
     import signal
     import time
@@ -74,6 +74,7 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None) -> None:
 
     from upon.embedded.notify import notify
     from upon.embedded.supervisor import Supervisor
+    from upon.triggers import applied
 
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
@@ -96,6 +97,8 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None) -> None:
     def locked() -> None:
         if log is not None:
             _write_to(log)
+        if sources_chosen:  # what `upon sources apply` said before no longer holds
+            applied.forget(settings.places.path)
 
     async def announce(supervisor: Supervisor) -> None:
         await supervisor.all_ready.wait()
@@ -111,8 +114,8 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None) -> None:
             )
 
     say("upon", f"starting in {settings.home}")
-    if settings.sources:
-        say("sources", f"from {settings.sources} (remembered; `--no-sources` leaves them out)")
+    if file := settings.sources if sources_chosen else applied.file_of(settings):
+        say("sources", f"from {file} (remembered; `--no-sources` leaves them out)")
     asyncio.run(run())
     say("upon", "stopped")
 
@@ -133,6 +136,7 @@ def _up_detached(settings: Settings, given: dict[str, Any], no_sources: bool) ->
 
     from upon.embedded.state import read_state
     from upon.errors import Conflict, UponError
+    from upon.triggers import applied
 
     place = settings.places
     if read_state(place):
@@ -161,8 +165,8 @@ def _up_detached(settings: Settings, given: dict[str, Any], no_sources: bool) ->
             for name, part in state.parts.items():
                 if part.state == "failed":
                     typer.echo(f"{name} does not run: {part.reason}; it is tried again now and then", err=True)
-            if settings.sources:
-                typer.echo(f"sources: {settings.sources} (remembered; `--no-sources` leaves them out)")
+            if file := applied.file_of(settings):
+                typer.echo(f"sources: {file} (remembered; `--no-sources` leaves them out)")
             typer.echo(f"up: service {state.service}, Kafka {state.kafka}, home {place.path}. `upon down` stops it.")
             return
         time.sleep(0.05)
