@@ -1,7 +1,8 @@
 """One alternative of an event pattern: an exact value, or an operator of EventBridge, as a test of one leaf value.
 
     "x", 3, true, null                  equal; 3 and 3.0 are equal, 1 and true are not
-    {prefix: "a"} {suffix: "z"}         strings; also {prefix: {equals-ignore-case: "a"}}
+    {exactly: "x"}                      that string
+    {prefix: "a"} {suffix: "z"}         strings; "" fits every string; also {prefix: {equals-ignore-case: "a"}}
     {wildcard: "/data/*/s_*.h5"}        `*` is any text, also none; `\\*` and `\\\\` stand for themselves
     {equals-ignore-case: "x"}
     {numeric: [">", 0, "<=", 5]}        numbers, never strings that look like one
@@ -32,6 +33,7 @@ OPERATORS = (
     "anything-but",
     "cidr",
     "equals-ignore-case",
+    "exactly",
     "exists",
     "numeric",
     "prefix",
@@ -123,9 +125,13 @@ def _scalar(value: Any, path: Path) -> Any:
 
 
 def _text(value: Any, path: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise PatternError(path, f"must be a non-empty string, not {article(value)}")
+    if not isinstance(value, str):
+        raise PatternError(path, f"must be a string, not {article(value)}")
     return value
+
+
+def _exactly(operand: Any, path: Path) -> Alternative:
+    return _exact(_text(operand, path))
 
 
 def _exact(value: Any) -> Alternative:
@@ -292,6 +298,8 @@ def _refused_operator(operand: dict[Any, Any], path: Path) -> list[Alternative]:
     values = operand[name] if isinstance(operand[name], list) else [operand[name]]
     if not values:
         raise PatternError((*path, name), "an empty list refuses nothing: use {exists: true}")
+    if "" in values and name != "equals-ignore-case":
+        raise PatternError((*path, name), "must not be empty: it would refuse every string")
     return [_PARSERS[name](value, (*path, name)) for value in values]
 
 
@@ -300,6 +308,7 @@ _PARSERS: dict[str, Callable[[Any, Path], Alternative]] = {
     "suffix": _suffix,
     "wildcard": _wildcard,
     "equals-ignore-case": _ignore_case,
+    "exactly": _exactly,
     "numeric": _numeric,
     "exists": _exists,
     "cidr": _cidr,

@@ -29,7 +29,7 @@ words = st.sampled_from(["a", "ab", "abc", "b", "ba", "A", "1"])
 scalars = st.one_of(texts, st.sampled_from([0, 1, 1.0, 2, -1, 0.5, True, False, None]))
 alternatives = st.one_of(
     scalars,
-    words.map(lambda text: {"prefix": text}),
+    texts.map(lambda text: {"prefix": text}),
     words.map(lambda text: {"suffix": text}),
     st.sampled_from(["a*", "*b", "*", "a*c", "b"]).map(lambda text: {"wildcard": text}),
     words.map(lambda text: {"equals-ignore-case": text}),

@@ -174,8 +174,9 @@ WRONG = [
     ({"type": [{}]}, ("type", 0), "exactly one key"),
     ({"type": [["x"]]}, ("type", 0), "not a list"),
     ({"type": [float("nan")]}, ("type", 0), "finite"),
-    ({"type": [{"prefix": 3}]}, ("type", 0, "prefix"), "non-empty string"),
-    ({"type": [{"prefix": ""}]}, ("type", 0, "prefix"), "non-empty string"),
+    ({"type": [{"prefix": 3}]}, ("type", 0, "prefix"), "must be a string"),
+    ({"type": [{"exactly": 3}]}, ("type", 0, "exactly"), "must be a string"),
+    ({"type": [{"anything-but": {"prefix": ""}}]}, ("type", 0, "anything-but", "prefix"), "refuse every string"),
     ({"type": [{"prefix": {"x": "y"}}]}, ("type", 0, "prefix"), "equals-ignore-case"),
     ({"type": [{"equals-ignore-case": 1}]}, ("type", 0, "equals-ignore-case"), "must be a string"),
     ({"type": [{"wildcard": "a**b"}]}, ("type", 0, "wildcard"), "'**'"),
@@ -223,3 +224,47 @@ def test_all_errors_are_found_not_the_first_only() -> None:
 def test_a_field_of_data_may_have_an_operators_name() -> None:
     assert parse_pattern({"data": {"prefix": ["x"]}}).matches({"data": {"prefix": "x"}})
     assert parse_pattern({"data": {"numeric": [1]}}).matches({"data": {"numeric": 1}})
+
+
+RULER = {"s": "abc", "n": 5, "z": None, "l": [{"a": 1, "b": 2}, {"a": 3, "b": 4}], "o": {"p": "q"}, "e": "",
+         "ip": "10.0.0.1", "tags": ["x", "y"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "fits"),
+    [
+        ({"s": [{"prefix": ""}]}, True),
+        ({"n": [{"prefix": ""}]}, False),
+        ({"s": [{"suffix": ""}]}, True),
+        ({"e": [{"prefix": ""}]}, True),
+        ({"s": [{"wildcard": ""}]}, False),
+        ({"e": [{"wildcard": ""}]}, True),
+        ({"s": [{"exactly": "abc"}]}, True),
+        ({"z": [None]}, True),
+        ({"z": [{"exists": True}]}, True),
+        ({"z": [{"exists": False}]}, False),
+        ({"s": [{"exists": False}, "abc"]}, True),
+        ({"q": [{"exists": False}, "abc"]}, True),
+        ({"s": [{"anything-but": {"prefix": ["x", "y"]}}]}, True),
+        ({"s": [{"anything-but": {"suffix": ["x", "bc"]}}]}, False),
+        ({"s": [{"anything-but": {"wildcard": ["x*", "*b*"]}}]}, False),
+        ({"s": [{"anything-but": {"equals-ignore-case": ["ABC"]}}]}, False),
+        ({"z": [{"anything-but": "x"}]}, True),
+        ({"tags": [{"anything-but": "x"}]}, True),
+        ({"s": [{"equals-ignore-case": ""}]}, False),
+        ({"s": [{"prefix": {"equals-ignore-case": "AB"}}]}, True),
+        ({"s": [{"suffix": {"equals-ignore-case": "BC"}}]}, True),
+        ({"ip": [{"cidr": "10.0.0.0/24"}]}, True),
+        ({"$or": [{"s": ["x"]}, {"n": [5]}]}, True),
+        ({"l": {"$or": [{"a": [1]}, {"a": [9]}], "b": [4]}}, False),
+        ({"l": {"a": [1], "b": [4]}}, False),
+        ({"l": {"a": [1], "b": [{"exists": False}]}}, False),
+        ({"o": [{"exists": True}]}, False),
+        ({"o": [{"exists": False}]}, True),
+        ({"n": [5.0]}, True),
+        ({"n": [True]}, False),
+        ({"n": [{"equals-ignore-case": "5"}]}, False),
+    ],
+)
+def test_patterns_say_what_event_ruler_1_7_3_says(spec: dict[str, Any], fits: bool) -> None:
+    assert parse_pattern({"data": spec}).matches({"data": RULER}) is fits
