@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 from upon.logs import get_logger
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from aiokafka import TopicPartition
+
+    from upon.kafka.positions import Position
+    from upon.kafka.reader import Reader
 
 log = get_logger(__name__)
 
@@ -24,20 +27,22 @@ class Commits:
     """Offsets of one topic on their way to Kafka.
 
     Args:
-        consumer: whose group's offsets they are.
+        reader: whose group's offsets they are.
         topic: the topic's name.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
-        self._consumer, self._topic = consumer, topic
-        self._waiting: dict[TopicPartition, int] = {}
+    def __init__(self, reader: Reader, topic: str) -> None:
+        self._reader, self._topic = reader, topic
+        self._waiting: dict[TopicPartition, Position] = {}
         self._task: asyncio.Task[None] | None = None
 
     def put(self, offsets: dict[int, int]) -> None:
         """Let these be committed soon: the next to read, by partition."""
         from aiokafka import TopicPartition
 
-        self._waiting.update({TopicPartition(self._topic, number): at for number, at in offsets.items()})
+        for number, offset in offsets.items():
+            partition = TopicPartition(self._topic, number)
+            self._waiting[partition] = self._reader.at(partition, offset)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._later())
 
@@ -53,7 +58,7 @@ class Commits:
         offsets, self._waiting = self._waiting, {}
         try:
             if offsets:
-                await self._consumer.commit(offsets)
+                await self._reader.commit(offsets)
         except KafkaError as error:
             log.warning(f"offsets were not committed: {error!r}; tried again", action="commit")
             self._waiting = {**offsets, **self._waiting}

@@ -20,14 +20,14 @@ import signal
 import time
 from collections import deque
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.announcer import Announcer
 from upon.dispatcher.commits import Commits
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, Codes, assign_all, control_input, invocation_input
+from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, Codes, FromCommitted, control_input, invocation_input
 from upon.dispatcher.instructions import (
     Commit,
     Heard,
@@ -54,14 +54,12 @@ from upon.dispatcher.router import Gone, Router
 from upon.dispatcher.state import State
 from upon.ids import new_id
 from upon.kafka.admin import ensure_topics
-from upon.kafka.clients import async_consumer
 from upon.kafka.follow import follow
 from upon.kafka.outbox import Outbox
+from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.part import Part
-
-if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer
+from upon.topics import TopicSpec
 
 log = get_logger(__name__)
 
@@ -85,15 +83,21 @@ async def main(part: Part, settings: Settings) -> None:
     client, group = f"upon-dispatcher-{site}", f"{settings.prefix}.dispatcher.{site}"
     stack = AsyncExitStack()
     try:
-        outbox = Outbox(
-            kafka, client, spec_of=lambda topic: topics.spec_of(topic, partitions), replication=settings.replication
-        )
-        _, consumer, done = await asyncio.gather(
-            stack.enter_async_context(outbox),
-            stack.enter_async_context(async_consumer(kafka, client, group=group)),
+        how: dict[str, Any] = {
+            "spec_of": lambda topic: topics.spec_of(topic, partitions),
+            "replication": settings.replication,
+        }
+        start, invocations = FromCommitted(), topics.invocations(site)
+        outbox, reader, done = await asyncio.gather(
+            stack.enter_async_context(Outbox(kafka, client, **how)),
+            stack.enter_async_context(
+                reading(kafka, client, [invocations], group=group, start=start, may_rewind=False, **how)
+            ),
             done_ids(kafka, topics.results, site),
         )
-        dispatcher = Dispatcher(settings, outbox, consumer, done)
+        if start.first:
+            await reader.commit(start.first)
+        dispatcher = Dispatcher(settings, outbox, reader, done, begun=start.begun)
         stack.callback(dispatcher.router.close)
         await dispatcher.run(part)
     finally:
@@ -106,12 +110,13 @@ class Dispatcher:
 
     Args:
         settings: site, listening address, home.
-        outbox, consumer: started; the consumer has its group and no partitions yet.
+        outbox, reader: started; the reader reads the invocations of the site.
         done: ids whose results are in Kafka.
+        begun: whether there is work that an earlier dispatcher may have begun.
     """
 
-    def __init__(self, settings: Settings, outbox: Outbox, consumer: AIOKafkaConsumer, done: DoneIds) -> None:
-        self._settings, self._site, self._consumer = settings, settings.site, consumer
+    def __init__(self, settings: Settings, outbox: Outbox, reader: Reader, done: DoneIds, *, begun: bool) -> None:
+        self._settings, self._site, self._reader, self._begun = settings, settings.site, reader, begun
         self._topics = settings.topics
         self._wake = asyncio.Event()
         self._inbox: deque[Input] = deque()
@@ -121,8 +126,7 @@ class Dispatcher:
         self._publisher = Publisher(outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put)
         self._state = State(done=done, session=new_id(), timeout=settings.task_timeout)
-        self._partitions: list[Any] = []
-        self._commits = Commits(consumer, self._topics.invocations(self._site))
+        self._commits = Commits(reader, self._topics.invocations(self._site))
         self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
         self._taken = asyncio.Event()
         self._failed: BaseException | None = None
@@ -135,7 +139,14 @@ class Dispatcher:
         client, topics = f"upon-dispatcher-{self._site}", self._topics
         tasks = [
             asyncio.create_task(
-                follow(kafka, f"{client}-registry", [topics.registry], self._codes.take, caught_up=registry_read)
+                follow(
+                    kafka,
+                    f"{client}-registry",
+                    [topics.registry],
+                    self._codes.take,
+                    caught_up=registry_read,
+                    spec_of=self._spec_of,
+                )
             ),
             asyncio.create_task(
                 follow(
@@ -145,6 +156,7 @@ class Dispatcher:
                     self._take_control,
                     caught_up=control_read,
                     since=since,
+                    spec_of=self._spec_of,
                 )
             ),
             asyncio.create_task(self._outbox.failed()),
@@ -154,16 +166,15 @@ class Dispatcher:
             task.add_done_callback(self._ended)
         self._listen_to_signals()
         try:
-            self._partitions, begun = await assign_all(self._consumer, topics.invocations(self._site))
             await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
-            if begun:
+            if self._begun:
                 self._state.attempts.hold_until = time.monotonic() + CLAIM_WAIT
-            reading = asyncio.create_task(self._read_invocations())
-            reading.add_done_callback(self._ended)
-            tasks.append(reading)
+            taking = asyncio.create_task(self._read_invocations())
+            taking.add_done_callback(self._ended)
+            tasks.append(taking)
             part.ready(dispatcher=self.router.address, site=self._site)
             await self._loop(part)
-            await self._stop(reading)
+            await self._stop(taking)
         finally:
             self._commits.cancel()
             for task in tasks:
@@ -241,10 +252,10 @@ class Dispatcher:
             case Commit(offsets):
                 self._commits.put(offsets)
             case Pause():
-                self._consumer.pause(*self._partitions)
+                self._reader.pause()
                 log.info("the backlog is full; no more invocations are read", action="pause")
             case Resume():
-                self._consumer.resume(*self._partitions)
+                self._reader.resume()
                 log.info("invocations are read again", action="resume")
             case Tell(level, sentence, action, ids):
                 (log.warning if level == "warning" else log.info)(sentence, action=action, **ids)
@@ -266,9 +277,9 @@ class Dispatcher:
 
     async def _read_invocations(self) -> None:
         while True:
-            batches = await self._consumer.getmany(timeout_ms=1000, max_records=POLL_RECORDS)
+            batches = await self._reader.next(max_records=POLL_RECORDS)
             now = time.time_ns()
-            for records in batches.values():
+            for records in batches:
                 for record in records:
                     self._put(invocation_input(record, self._site, now))
             if batches:  # what was read is taken in before more is, so that Pause is in time
@@ -292,6 +303,9 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, drain, True)
         loop.add_signal_handler(signal.SIGUSR2, drain, False)
+
+    def _spec_of(self, topic: str) -> TopicSpec | None:
+        return self._topics.spec_of(topic, self._settings.partitions)
 
     async def _watch_stopping(self, part: Part) -> None:
         await part.stopping.wait()

@@ -11,7 +11,7 @@ wait for. So two dispatchers of one site are not kept apart by Kafka; see docs/f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,11 +19,14 @@ import msgspec
 from upon.deadletters import letter, received
 from upon.dispatcher.instructions import BadRecordRead, CancelAsked, CodeKnown, RecordRead
 from upon.errors import InputError, PayloadTooLarge
+from upon.kafka.positions import Position
 from upon.logs import get_logger
 from upon.messages import MAX_DESCRIPTION, Cancel, FunctionCode, Invocation, InvocationBatch, RegistryRecord, decode
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+    from aiokafka import ConsumerRecord, TopicPartition
+
+    from upon.kafka.reader import Reader
 
 log = get_logger(__name__)
 
@@ -100,27 +103,20 @@ class Codes:
             self._on_code(CodeKnown(code.hash))
 
 
-async def assign_all(consumer: AIOKafkaConsumer, topic: str) -> tuple[list[TopicPartition], bool]:
-    """Assign all partitions of `topic`, at their committed offsets.
+class FromCommitted:
+    """Begin where an earlier dispatcher has committed (a `Starts` of `upon.kafka.reader`).
 
-    Returns:
-        The partitions, and whether there is work that an earlier dispatcher may have begun.
+    Attributes:
+        begun: whether there is work that an earlier dispatcher may have begun.
+        first: where nothing was committed before; committed, it tells the next dispatcher that there was one.
     """
-    from aiokafka import TopicPartition
 
-    await consumer._client.set_topics([topic])
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    begins = await consumer.beginning_offsets(partitions)  # before the fetch of assigned partitions holds it up
-    ends = await consumer.end_offsets(partitions)
-    consumer.assign(partitions)
-    first: dict[TopicPartition, int] = {}
-    begun = False
-    for partition in partitions:
-        committed = await consumer.committed(partition)
-        if committed is None:
-            first[partition] = begins[partition]
-        consumer.seek(partition, begins[partition] if committed is None else committed)
-        begun = begun or (committed is not None and committed < ends[partition])
-    if first:
-        await consumer.commit(first)  # tells the next dispatcher that there was one
-    return partitions, begun
+    def __init__(self) -> None:
+        self.begun = False
+        self.first: dict[TopicPartition, Position] = {}
+
+    async def __call__(self, reader: Reader, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Position]:
+        found = await reader.committed(partitions)
+        self.begun = any(at.offset < reader.ends[one] for one, at in found.items())
+        self.first = {one: Position(reader.begins[one]) for one in partitions if one not in found}
+        return {**found, **self.first}

@@ -113,8 +113,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             kafka, topics, store, outbox, ends, site_topics=lambda site: topics.of_site(site, settings.partitions)
         )
         stack.callback(projector.close)
-        hub = Hub(kafka, topics, ends)
-        watch = Watch(kafka, topics, ends, store)
+        hub = Hub(kafka, topics)
+        watch = Watch(kafka, topics, store)
         lag = Lag(kafka, topics, ends, projector)
         stack.push_async_callback(lag.close)
         service = Service(

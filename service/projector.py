@@ -14,18 +14,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from upon.deadletters import letter, received
 from upon.kafka.admin import ensure_topics
 from upon.kafka.batches import Entry, Lane
-from upon.kafka.clients import async_consumer
 from upon.kafka.forms import WHOLE
 from upon.kafka.outbox import Outbox
+from upon.kafka.positions import Position
+from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import encode
 from upon.service.ends import Ends
@@ -66,8 +67,7 @@ class Projector:
     ) -> None:
         self._kafka, self._topics, self._store, self._outbox, self._ends = kafka, topics, store, outbox, ends
         self._site_topics = site_topics
-        self._consumer: AIOKafkaConsumer | None = None
-        self._read: Positions = {}  # handed to the writer
+        self._reader: Reader | None = None
         self.written: Positions = {}  # in the store
         self._waiting: deque[list[ConsumerRecord]] = deque()
         self._waiting_bytes = 0
@@ -77,7 +77,7 @@ class Projector:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._assigning = asyncio.Lock()
         self._sites: set[str] = set()
-        self._assigned: list[TopicPartition] = []
+        self._begun = False
         self.listeners: list[Callable[[list[str]], None]] = []
         """Called in the event loop with the ids of the tasks that changed, once they are in the store."""
 
@@ -88,45 +88,43 @@ class Projector:
             KafkaUnavailable: no broker answers at the start.
         """
         self.written = await asyncio.to_thread(self._store.positions)
-        self._read, self._sites, self._assigned = dict(self.written), set(), []
+        self._sites, self._begun = set(), False
         self._waiting.clear()
         self._waiting_bytes = 0
-        async with async_consumer(self._kafka, "upon-service-store") as consumer, asyncio.TaskGroup() as group:
-            self._consumer = consumer
+        async with (
+            reading(self._kafka, "upon-service-store", [], start=self._start, spec_of=self._topics.spec_of) as reader,
+            asyncio.TaskGroup() as group,
+        ):
+            self._reader = reader
             await self.add_sites(sites)
             started.set()
             group.create_task(self._write_all())
             try:
-                await self._read_all(consumer)
+                await self._read_all(reader)
             finally:
-                self._consumer = None
+                self._reader = None
 
     async def add_sites(self, sites: set[str]) -> None:
         """Take in the invocations of further sites as well. Topics that are missing are made."""
-        consumer = self._consumer
-        if consumer is None or (self._assigned and sites <= self._sites):
+        reader = self._reader
+        if reader is None or (self._begun and sites <= self._sites):
             return
         async with self._assigning:
             new = sorted(sites - self._sites)
-            if self._assigned and not new:
+            if self._begun and not new:
                 return
             await ensure_topics(self._kafka, [spec for site in new for spec in self._site_topics(site)])
-            known = sorted(self._sites | sites)
-            names = [self._topics.results, self._topics.deadletter, *map(self._topics.invocations, known)]
-            partitions = await self._ends.partitions(names, 30.0)
-            await self._check_positions([one for one in partitions if one not in self._assigned])
-            self._sites, self._assigned = set(known), partitions
-            consumer.assign(partitions)
-            for partition in partitions:
-                consumer.seek(partition, self._read[partition.topic, partition.partition])
-        log.info("projecting", action="project", sites=sorted(self._sites), partitions=len(partitions))
+            shared = [] if self._begun else [self._topics.results, self._topics.deadletter]
+            await reader.add([*shared, *map(self._topics.invocations, new)])
+            self._sites, self._begun = self._sites | sites, True
+        log.info("projecting", action="project", sites=sorted(self._sites), partitions=len(reader.partitions))
 
     async def reach(self, wanted: Positions, timeout: float | None) -> bool:
         """Wait until the store holds all records before `wanted`; return False if `timeout` s were not enough.
 
         Partitions that are not projected are passed over.
         """
-        projected = {(one.topic, one.partition) for one in self._assigned}
+        projected = {(one.topic, one.partition) for one in self.partitions()}
         open_ = {place: next_ for place, next_ in wanted.items() if place in projected or not projected}
         if self._has(open_):
             return True
@@ -143,7 +141,7 @@ class Projector:
 
     def partitions(self) -> list[TopicPartition]:
         """Return the partitions that are projected."""
-        return list(self._assigned)
+        return self._reader.partitions if self._reader is not None else []
 
     def close(self) -> None:
         """Wait for the transaction under way and end the writer's thread."""
@@ -151,31 +149,24 @@ class Projector:
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _check_positions(self, partitions: list[TopicPartition]) -> None:
-        """Begin new partitions at their start, and those whose topic was made anew (it ends before our position)."""
-        begins = await self._ends.begins(partitions, 30.0)
-        ends = await self._ends.ends(partitions, 30.0)
-        for partition in partitions:
-            place = (partition.topic, partition.partition)
-            position = self._read.get(place)
-            if position is not None and position > ends[place]:
-                log.warning(
-                    "a topic ends before what was read of it: it was made anew, reading it from its beginning",
-                    action="project", topic=partition.topic, partition=partition.partition,
-                )  # fmt: skip
-                position = None
+    async def _start(self, reader: Reader, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Position]:
+        """Begin where the store is; the reader corrects what Kafka does not have."""
+        starts = {}
+        for one in partitions:
+            begin = reader.begins[one]
             # A position before the topic's beginning: retention was faster than we; nothing can be done about it.
-            self._read[place] = begins[place] if position is None else max(position, begins[place])
-            if position is None or place not in self.written:
-                self.written[place] = self._read[place]
+            stored = max(self.written.get((one.topic, one.partition), begin), begin)
+            lost = stored > reader.ends[one]
+            self.written[one.topic, one.partition] = begin if lost else stored
+            starts[one] = Position(stored)
+        return starts
 
-    async def _read_all(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read_all(self, reader: Reader) -> None:
         while True:
-            batches = await consumer.getmany(timeout_ms=5_000)
-            for partition, records in batches.items():
+            batches = await reader.next(5.0)
+            for records in batches:
                 self._waiting.append(records)
                 self._waiting_bytes += sum(map(_size, records))
-                self._read[partition.topic, partition.partition] = records[-1].offset + 1
             if batches:
                 self._some.set()
             while self._waiting_bytes > MAX_WAITING:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Protocol
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from upon.errors import InputError
-from upon.kafka.clients import async_consumer
+from upon.kafka.positions import Position
+from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import Result, ResultBatch, decode
-from upon.service.ends import Ends
 from upon.service.projection import Positions
 from upon.topics import Topics
 
@@ -43,11 +44,10 @@ class Hub:
     Args:
         kafka: bootstrap address.
         topics: the deployment's topics.
-        ends: where partitions end.
     """
 
-    def __init__(self, kafka: str, topics: Topics, ends: Ends) -> None:
-        self._kafka, self._topics, self._ends = kafka, topics, ends
+    def __init__(self, kafka: str, topics: Topics) -> None:
+        self._kafka, self._topics = kafka, topics
         self._attached: dict[str, set[Receiver]] = defaultdict(set)
         self._positions: Positions = {}
 
@@ -57,18 +57,25 @@ class Hub:
         Raises:
             KafkaUnavailable: no broker answers at the start.
         """
-        partitions = await self._ends.partitions([self._topics.results], 30.0)
-        if not self._positions:
-            self._positions = await self._ends.ends(partitions, 30.0)
-        async with async_consumer(self._kafka, "upon-service-push") as consumer:
-            consumer.assign(partitions)
-            for partition in partitions:
-                consumer.seek(partition, self._positions[partition.topic, partition.partition])
+        async with reading(
+            self._kafka,
+            "upon-service-push",
+            [self._topics.results],
+            start=self._start,
+            spec_of=self._topics.spec_of,
+        ) as reader:
+            for one, at in reader.positions.items():
+                self._positions[one.topic, one.partition] = at.offset
             started.set()
             while True:
-                for records in (await consumer.getmany(timeout_ms=5_000)).values():
+                for records in await reader.next(5.0):
                     for record in records:
                         self._take(record)
+
+    async def _start(self, reader: Reader, partitions: list[TopicPartition]) -> Mapping[TopicPartition, Position]:
+        """Begin at the end; begun again, where it was."""
+        there = {one: self._positions.get((one.topic, one.partition), reader.ends[one]) for one in partitions}
+        return {one: Position(offset) for one, offset in there.items()}
 
     def attach(self, group: str, receiver: Receiver) -> Positions:
         """Push a group's results from now on; return the positions up to which they were handed out before."""

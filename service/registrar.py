@@ -75,7 +75,14 @@ class Registrar:
             KafkaUnavailable: no broker answers at the start.
         """
         topics = [self._topics.registry, self._topics.sites]
-        await follow(self._kafka, "upon-service-registry", topics, self._take, caught_up=self.caught_up)
+        await follow(
+            self._kafka,
+            "upon-service-registry",
+            topics,
+            self._take,
+            caught_up=self.caught_up,
+            spec_of=self._topics.spec_of,
+        )
 
     def known_site(self, site: str) -> str:
         """Return `site` if a dispatcher has announced it.

@@ -11,9 +11,8 @@ from typing import Protocol
 
 from upon import api
 from upon.events import Event, read_record
-from upon.kafka.clients import async_consumer
+from upon.kafka.reader import from_the_end, reading
 from upon.logs import get_logger
-from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.queries import get_tasks
 from upon.service.store import Store
@@ -41,12 +40,11 @@ class Watch:
     Args:
         kafka: bootstrap address.
         topics: the deployment's topics.
-        ends: where partitions end.
         store: where changed tasks are read.
     """
 
-    def __init__(self, kafka: str, topics: Topics, ends: Ends, store: Store) -> None:
-        self._kafka, self._topics, self._ends, self._store = kafka, topics, ends, store
+    def __init__(self, kafka: str, topics: Topics, store: Store) -> None:
+        self._kafka, self._topics, self._store = kafka, topics, store
         self._of_events: set[Watcher] = set()
         self._of_tasks: set[Watcher] = set()
         self._consuming: asyncio.Task[None] | None = None
@@ -96,15 +94,13 @@ class Watch:
                     watcher.show(api.TaskChanged(task=task))
 
     async def _consume(self) -> None:
-        partitions = await self._ends.partitions([self._topics.events], 30.0)
-        ends = await self._ends.ends(partitions, 30.0)
-        async with async_consumer(self._kafka, "upon-service-watch") as consumer:
-            consumer.assign(partitions)
-            for partition in partitions:
-                consumer.seek(partition, ends[partition.topic, partition.partition])
+        topic = self._topics.events
+        async with reading(
+            self._kafka, "upon-service-watch", [topic], start=from_the_end, spec_of=self._topics.spec_of
+        ) as reader:
             self._assigned.set()
             while True:
-                for records in (await consumer.getmany(timeout_ms=5_000)).values():
+                for records in await reader.next(5.0):
                     for record in records:
                         for event in read_record(record.value, record.headers):
                             if isinstance(event, Event):  # what is none, the stream workers bury

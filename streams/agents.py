@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.offsets import Offsets
 from upon.kafka.outbox import Outbox
+from upon.kafka.positions import Position, Times
 from upon.logs import get_logger
 from upon.messages import MAX_DESCRIPTION, DeadLetter, encode
 from upon.streams.catalogue import Catalogue
@@ -46,7 +47,7 @@ RULES_AT_ONCE = 20
 """Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
 log = get_logger(__name__)
 
-Commit = Callable[[Mapping[Any, int]], Awaitable[bool]]
+Commit = Callable[[Mapping[Any, Position]], Awaitable[bool]]
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,7 @@ class EventAgent:
         self._topics, self._catalogue, self._choices, self._outbox = topics, catalogue, choices, outbox
         self._chain_limit = chain_limit
         self.offsets: Offsets[Any] = Offsets()
+        self._times: Times[Any] = Times()
         self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_WAITING)
         self._epoch = 0  # raised when what waits is no longer ours
         self._in_hand = 0  # records whose effects are not all in Kafka
@@ -97,6 +99,7 @@ class EventAgent:
         record, now = received(message), time.time_ns()
         work = _Work(message.tp, message.offset, self._epoch)
         self.offsets.open(work.partition, work.offset)
+        self._times.read(work.partition, work.offset, record.recorded // 1_000_000)
         self._in_hand += 1
         self._idle.clear()
         catalogue = self._catalogue
@@ -196,10 +199,15 @@ class EventAgent:
             self._epoch += 1
         return True
 
+    def forget(self, partitions: Iterable[Any]) -> None:
+        """Forget partitions that are taken away: whoever has them now reads on from the last commit."""
+        self.offsets.forget(partitions)
+        self._times.forget(partitions)
+
     async def commit(self, commit: Commit) -> None:
         """Commit what is done, if there is anything new. What Kafka does not take is read again after a restart."""
         if moved := self.offsets.advanced():
-            await commit(moved)
+            await commit({one: self._times.at(one, offset) for one, offset in moved.items()})
 
     async def commit_regularly(self, commit: Commit) -> None:
         """Commit every `COMMIT_INTERVAL` while records are done; sleeps while there are none."""
@@ -220,7 +228,7 @@ def received(message: Any) -> Received:
         key=message.key,
         value=message.value,
         headers=with_values(headers.items() if isinstance(headers, Mapping) else headers),
-        recorded=int(message.timestamp * 1000) * 1_000_000 if message.timestamp else 0,
+        recorded=round(message.timestamp * 1000) * 1_000_000 if message.timestamp else 0,
     )
 
 

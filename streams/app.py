@@ -36,6 +36,7 @@ from upon.part import Part, client_id
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
 from upon.streams.choices import Choices
+from upon.streams.commits import committing, correct, watch
 from upon.streams.conditions import EVALUATOR
 from upon.topics import TopicSpec
 
@@ -60,26 +61,28 @@ async def main(part: Part, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     EVALUATOR.budget = settings.expression_budget
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
+    await correct(settings, f"{settings.prefix}.streams")
     async with _following(settings) as (catalogue, choices, following), _outbox(settings, catalogue) as outbox:
         agent = EventAgent(topics, catalogue, choices, outbox, chain_limit=settings.chain_limit)
         async with _faust(settings, agent) as (app, assigned):
-            committing = asyncio.create_task(agent.commit_regularly(app.consumer._commit))
+            commits = asyncio.create_task(agent.commit_regularly(committing(app)))
             crashed = asyncio.create_task(app._crashed.wait())
             stopping = asyncio.create_task(part.stopping.wait())
             processing = asyncio.create_task(agent.process())
             sending = asyncio.create_task(outbox.failed())
-            watched = {processing, committing, crashed, stopping, following, sending}
+            looking = asyncio.create_task(watch(settings, agent.offsets.read_to))
+            watched = {processing, commits, crashed, stopping, following, sending, looking}
             try:
                 await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
                 if assigned.done():
                     part.ready(group=app.conf.id, rules=len(catalogue.rules))
                     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not part.stopping.is_set():
-                    _raise_what_ended(app, processing, committing, following, sending)
+                    _raise_what_ended(app, processing, commits, following, sending, looking)
                 await agent.drain(DRAIN_TIMEOUT, for_good=True)
                 await _commit_soon(app, agent)
             finally:
-                for task in (processing, committing, crashed, stopping, sending):
+                for task in (processing, commits, crashed, stopping, sending, looking):
                     task.cancel()
 
 
@@ -110,7 +113,9 @@ async def _following(settings: Settings) -> AsyncIterator[tuple[Catalogue, Choic
             catalogue.take_site(record.value, time.time_ns() if caught_up.is_set() else record.timestamp * 1_000_000)
 
     followed = [topics.registry, topics.sites, topics.choices]
-    following = asyncio.create_task(follow(kafka, f"{CLIENT_ID}-registry", followed, take, caught_up=caught_up))
+    following = asyncio.create_task(
+        follow(kafka, f"{CLIENT_ID}-registry", followed, take, caught_up=caught_up, spec_of=topics.spec_of)
+    )
     reading = asyncio.create_task(caught_up.wait())
     try:
         await asyncio.wait({following, reading}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +157,7 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
     async def on_revoked(_app: Any, revoked: Any, **_: Any) -> None:
         await agent.drain(DRAIN_TIMEOUT)
         await _commit_soon(app, agent)
-        agent.offsets.forget(revoked)
+        agent.forget(revoked)
 
     async def on_assigned(_app: Any, partitions: Any, **_: Any) -> None:
         log.info("partitions assigned", action="rebalance", partitions=sorted(tp.partition for tp in partitions))
@@ -178,7 +183,7 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
 async def _commit_soon(app: Any, agent: EventAgent) -> None:
     """Commit what is done, but do not wait for a broker that is away: what is not committed is read again."""
     try:
-        await asyncio.wait_for(agent.commit(app.consumer._commit), COMMIT_TIMEOUT)
+        await asyncio.wait_for(agent.commit(committing(app)), COMMIT_TIMEOUT)
     except TimeoutError:
         log.info("records will be read again, Kafka did not take their offsets", action="commit")
 

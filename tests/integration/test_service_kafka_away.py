@@ -62,7 +62,7 @@ async def test_kafka_killed_and_back(tmp_path: Path) -> None:
             assert {(await stream.next(api.Done)).request for _ in range(100)} == set(range(1, 101))
             await publishing
             (rule,) = await applying
-            assert rule["version"] == 1
+            assert rule["revision"] == 1
             assert (await stream.next(api.EventSeen)).event["id"] == event.id
 
             batches = await records.read(topics.invocations("local"), InvocationBatch, 100)

@@ -53,13 +53,14 @@ async def async_producer(kafka: str, client_id: str) -> AsyncIterator[AIOKafkaPr
 
 @asynccontextmanager
 async def async_consumer(
-    kafka: str, client_id: str, topics: Iterable[str] = (), group: str | None = None
+    kafka: str, client_id: str, topics: Iterable[str] = (), group: str | None = None, reset: str = "earliest"
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A started aiokafka consumer that commits by hand.
 
     Args:
         topics: what it subscribes to; none: assign partitions yourself.
         group: consumer group; None: no group, no committed offsets.
+        reset: where it begins if the log does not have its position; ``none``: it raises.
 
     Raises:
         KafkaUnavailable: no broker answers.
@@ -67,7 +68,7 @@ async def async_consumer(
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
 
-    consumer = AIOKafkaConsumer(*topics, **settings.async_consumer(kafka, client_id, group))
+    consumer = AIOKafkaConsumer(*topics, **settings.async_consumer(kafka, client_id, group, reset))
     try:
         await consumer.start()
     except KafkaError as error:

@@ -1,21 +1,22 @@
-"""Follow a topic from its beginning (or a time): read what is there, then go on as records arrive.
+"""Follow topics from their beginning (or a time): read what is there, then go on as records arrive.
 
-For the compacted topics (registry, sites), and for a dispatcher that rebuilds what is done from the results.
-Guarantee: every record is handed over in the order of its partition, at least once; `caught_up` is set when all
-that was there at the start has been. Not here: consumer groups and commits; a follower keeps no position.
+For the compacted topics (registry, sites), for a site's control topic, and for a dispatcher that rebuilds what is done
+from the results. Guarantee: every record is handed over in the order of its partition, at least once; `caught_up` is
+set when all that was there at the start has been. Not here: consumer groups and commits; a follower keeps no position.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from upon.errors import KafkaUnavailable
-from upon.kafka.clients import async_consumer
+from upon.kafka.positions import Position
+from upon.kafka.reader import Reader, reading
+from upon.topics import TopicSpec
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord
+    from aiokafka import ConsumerRecord
 
 
 async def follow(
@@ -27,6 +28,7 @@ async def follow(
     caught_up: asyncio.Event | None = None,
     since: int = 0,
     stop_at_end: bool = False,
+    spec_of: Callable[[str], TopicSpec | None] = lambda _: None,
 ) -> None:
     """Hand every record of `topics` to `on_record`, until cancelled.
 
@@ -38,44 +40,28 @@ async def follow(
         caught_up: set once everything that was there at the start has been handed over.
         since: begin with records of this time, ms since the epoch; 0 = the beginning.
         stop_at_end: return when caught up, in place of going on.
+        spec_of: how a topic is made that is deleted meanwhile.
 
     Raises:
         KafkaUnavailable: no broker answers at the start, or a topic does not exist.
+        KafkaDamaged: a record cannot be read.
     """
-    async with async_consumer(kafka, client_id) as consumer:
-        ends = await _assign(consumer, list(topics), since)
+
+    async def start(reader: Reader, partitions: list[Any]) -> Mapping[Any, Position]:
+        if not since:
+            return {}
+        at_time = await reader.consumer.offsets_for_times(dict.fromkeys(partitions, since))
+        return {one: Position(found.offset if (found := at_time.get(one)) else reader.ends[one]) for one in partitions}
+
+    async with reading(kafka, client_id, topics, start=start, spec_of=spec_of) as reader:
+        ends = {one: end for one, end in reader.ends.items() if end > reader.positions[one].offset}
         while True:
-            if ends and all([await consumer.position(p) >= end for p, end in ends.items()]):
-                ends = {}
+            ends = {one: end for one, end in ends.items() if (at := reader.positions.get(one)) and at.offset < end}
             if not ends:
                 if caught_up is not None:
                     caught_up.set()
                 if stop_at_end:
                     return
-            batches = await consumer.getmany(timeout_ms=1000)
-            for records in batches.values():
+            for records in await reader.next():
                 for record in records:
                     on_record(record)
-
-
-async def _assign(consumer: AIOKafkaConsumer, topics: list[str], since: int) -> dict[Any, int]:
-    """Assign all partitions of `topics`, seek to `since`, and return each partition's end as it is now."""
-    from aiokafka import TopicPartition
-
-    await consumer._client.set_topics(topics)
-    partitions = []
-    for topic in topics:
-        found = consumer.partitions_for_topic(topic)
-        if not found:
-            raise KafkaUnavailable(f"topic {topic} does not exist; `upon up` creates the topics of a deployment")
-        partitions += [TopicPartition(topic, number) for number in found]
-    # Asked before partitions are assigned: a fetch that waits for records (up to 1 s) would hold these up behind it.
-    begins = await consumer.beginning_offsets(partitions)
-    ends = await consumer.end_offsets(partitions)
-    if since:
-        at_time = await consumer.offsets_for_times(dict.fromkeys(partitions, since))
-        begins = {p: found.offset if (found := at_time.get(p)) else ends[p] for p in partitions}
-    consumer.assign(partitions)
-    for partition in partitions:
-        consumer.seek(partition, begins[partition])
-    return {p: end for p, end in ends.items() if end > begins[p]}

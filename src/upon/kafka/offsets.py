@@ -73,6 +73,10 @@ class Offsets(Generic[Partition]):
         """Return what was told last by `advanced`, by partition."""
         return dict(self._told)
 
+    def read_to(self) -> dict[Partition, int]:
+        """Return the next offset to be read, by partition."""
+        return dict(self._next)
+
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions that are read anew, here or elsewhere, from their last commit."""
         for partition in partitions:

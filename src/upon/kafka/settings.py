@@ -11,6 +11,8 @@ REQUEST_TIMEOUT_MS = 60_000
 SESSION_TIMEOUT_MS = 6_000
 """A dead group member's partitions move after this; the least that brokers allow by default."""
 HEARTBEAT_INTERVAL_MS = 1_500
+LOOK_MS = 5_000
+"""How often a consumer looks for new partitions, and for topics that are gone."""
 
 
 def async_producer(kafka: str, client_id: str) -> dict[str, Any]:
@@ -29,14 +31,18 @@ def async_producer(kafka: str, client_id: str) -> dict[str, Any]:
     }
 
 
-def async_consumer(kafka: str, client_id: str, group: str | None) -> dict[str, Any]:
-    """aiokafka: offsets are committed by hand, after the effect; a consumer without committed offset begins at 0."""
+def async_consumer(kafka: str, client_id: str, group: str | None, reset: str = "earliest") -> dict[str, Any]:
+    """aiokafka: offsets are committed by hand, after the effect.
+
+    Args:
+        reset: where a consumer begins whose position the log does not have; ``none``: it raises.
+    """
     return {
         "bootstrap_servers": kafka,
         "client_id": client_id,
         "group_id": group,
         "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
+        "auto_offset_reset": reset,
         "fetch_max_bytes": 4 * MAX_RECORD,
         "max_partition_fetch_bytes": MAX_RECORD,
         "fetch_max_wait_ms": 1000,  # a waiting fetch returns as soon as there is data; fewer empty ones when idle
@@ -44,7 +50,7 @@ def async_consumer(kafka: str, client_id: str, group: str | None) -> dict[str, A
         "retry_backoff_ms": 50,
         "session_timeout_ms": SESSION_TIMEOUT_MS,
         "heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS,
-        "metadata_max_age_ms": 60_000,
+        "metadata_max_age_ms": LOOK_MS,
     }
 
 
@@ -85,7 +91,7 @@ def faust_app(kafka: str, client_id: str, group: str, datadir: str) -> dict[str,
         "reply_create_topic": False,
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": MAX_RECORD,
-        "consumer_metadata_max_age_ms": 60_000,
+        "consumer_metadata_max_age_ms": LOOK_MS,
         "broker_request_timeout": REQUEST_TIMEOUT_MS / 1000,
         "broker_session_timeout": SESSION_TIMEOUT_MS / 1000,
         "broker_heartbeat_interval": HEARTBEAT_INTERVAL_MS / 1000,
