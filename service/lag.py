@@ -88,9 +88,12 @@ class Lag:
 
 
 def behind(positions: Positions, begins: Positions, ends: Positions, topics: set[str]) -> int:
-    """Return how many records of `topics` lie between positions (none: the beginning) and ends."""
+    """Return how many records of `topics` lie between positions (none: the beginning) and ends.
+
+    A position past the end is of a log that lost records or was made anew: all that is there counts as not taken in.
+    """
     return sum(
-        max(0, end - max(positions.get(place, 0), begins.get(place, 0)))
+        end - begins.get(place, 0) if positions.get(place, 0) > end else end - max(positions.get(place, 0), begin)
         for place, end in ends.items()
-        if place[0] in topics
+        if place[0] in topics and (begin := begins.get(place, 0)) <= end
     )

@@ -4,7 +4,10 @@
     clients    producers and consumers made from them
     admin      creating topics
     answers    whether a broker is ready, asked without a client library
-    follow     read a topic from its beginning and go on
+    batches    how records wait, and share one when they must (pure); forms: what shares
+    outbox     the one way into Kafka of parts with an event loop
+    reader     the one way to read whole topics; follow: from the beginning and on
+    positions  where to read on when a log has changed (pure); offsets: what may be committed (pure)
 
 Not here: the embedded broker (`upon.embedded`), and what the records mean (`upon.messages`, `upon.events`).
 """

@@ -300,9 +300,9 @@ class Outbox:
             if producer is None:
                 continue
             try:
-                if not producer.client.cluster.partitions_for_topic(topic) and not await self._find(topic):
-                    raise TopicMissing(topic)
-                async with order:
+                async with order:  # what waits for the topic is not overtaken by what comes when it is there
+                    if not producer.client.cluster.partitions_for_topic(topic) and not await self._find(topic):
+                        raise TopicMissing(topic)
                     partition = record.lane.partition
                     if partition is not None:  # a topic that was made anew may have fewer
                         partition %= len(producer.client.cluster.partitions_for_topic(topic) or (0,))

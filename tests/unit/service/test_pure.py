@@ -70,7 +70,7 @@ def test_lag() -> None:
     assert behind({}, begins, ends, {"t"}) == 6 + 5
     assert behind({("t", 0): 9, ("t", 1): 5}, begins, ends, {"t"}) == 1
     assert behind({("t", 0): 2}, begins, ends, {"t"}) == 6 + 5, "what retention took is not waited for"
-    assert behind({("t", 0): 99, ("t", 1): 99}, begins, ends, {"t"}) == 0
+    assert behind({("t", 0): 99, ("t", 1): 99}, begins, ends, {"t"}) == 6 + 5, "past the end: it was made anew"
     assert behind({}, begins, ends, set()) == 0
 
 
