@@ -18,6 +18,8 @@ DEADLINE = 60.0
 
 async def write(kafka: str, topic: str, *values: bytes, partition: int = 0) -> None:
     async with async_producer(kafka, "test") as producer:
+        while partition not in await producer.partitions_for(topic):
+            await producer.client.force_metadata_update()
         for value in values:
             await producer.send_and_wait(topic, value, partition=partition)
 
