@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,11 +29,12 @@ from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.offsets import Offsets
 from upon.kafka.outbox import Outbox
-from upon.kafka.positions import Position, Times
+from upon.kafka.positions import Times
 from upon.logs import get_logger
 from upon.messages import MAX_DESCRIPTION, DeadLetter, encode
 from upon.streams.catalogue import Catalogue
 from upon.streams.choices import Choices
+from upon.streams.commits import Commit
 from upon.streams.firing import CHAIN_LIMIT
 from upon.streams.reactions import PRINCIPAL, Fired, react
 from upon.streams.rules import ACTION
@@ -46,8 +47,6 @@ MAX_WAITING = 64
 RULES_AT_ONCE = 20
 """Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
 log = get_logger(__name__)
-
-Commit = Callable[[Mapping[Any, Position]], Awaitable[bool]]
 
 
 @dataclass(slots=True, eq=False)

@@ -61,7 +61,6 @@ async def main(part: Part, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     EVALUATOR.budget = settings.expression_budget
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
-    await correct(settings, f"{settings.prefix}.streams")
     async with _following(settings) as (catalogue, choices, following), _outbox(settings, catalogue) as outbox:
         agent = EventAgent(topics, catalogue, choices, outbox, chain_limit=settings.chain_limit)
         async with _faust(settings, agent) as (app, assigned):
@@ -162,7 +161,8 @@ async def _faust(settings: Settings, agent: EventAgent) -> AsyncIterator[tuple[A
     async def on_assigned(_app: Any, partitions: Any, **_: Any) -> None:
         log.info("partitions assigned", action="rebalance", partitions=sorted(tp.partition for tp in partitions))
 
-    async def on_resumed(_app: Any, **_: Any) -> None:
+    async def on_resumed(_app: Any, **_: Any) -> None:  # Faust seeks to what is committed after this
+        await correct(settings, app.conf.id, committing(app))
         if not assigned.done():
             assigned.set_result(None)
 

@@ -1,15 +1,18 @@
-"""The committed positions of the stream workers: checked before they begin, kept with their time, watched.
+"""The committed positions of the stream workers: checked before they read, kept with their time, watched.
 
 Faust begins at what is committed and drops what has a lower offset than it has seen. A log that lost its end (a power
-cut), or was made anew, would so have new events passed over in silence. Therefore: before Faust starts, what is
-committed is corrected where the log says otherwise; while it runs, a log that ends before what was read, or is gone,
-ends the worker, and its replacement begins with the correction. See `upon.kafka.positions`.
+cut), or was made anew, would so have new events passed over in silence. Therefore: when a worker has its partitions,
+before it reads them, what is committed is corrected where the log says otherwise; while it runs, a log that ends
+before what was read, or is gone, ends the worker, and its replacement begins with the correction.
+
+It is the worker, as a member of its group, that commits the correction: from anybody else Kafka takes none while the
+group has members, and one that was killed, or lost its broker, stays one for a while. See `upon.kafka.positions`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from upon.config import Settings
@@ -23,17 +26,31 @@ from upon.logs import get_logger
 
 ANSWER = 2.0
 """Seconds that Kafka has to answer a look at the log; if it does not, it is away, and that is waited out."""
+AGAIN = 0.5
+"""Seconds until a correction that Kafka did not take is worked out anew."""
 log = get_logger(__name__)
 
+Commit = Callable[[Mapping[Any, Position]], Awaitable[bool]]
 
-async def correct(settings: Settings, group: str) -> None:
-    """Correct the committed positions that the log of the events does not have.
+
+async def correct(settings: Settings, group: str, commit: Commit) -> None:
+    """Correct the committed positions that the log of the events does not have. Returns when Kafka has that.
+
+    Args:
+        commit: commits those of them that are the worker's own to say.
 
     Raises:
         KafkaUnavailable: no broker answers.
     """
-    from aiokafka.errors import KafkaError
+    while True:
+        wrong = await _wrong(settings, group)
+        if not wrong or await commit(wrong):
+            return
+        await asyncio.sleep(AGAIN)  # the group is changing: whose partitions are they then, and where do they stand?
 
+
+async def _wrong(settings: Settings, group: str) -> dict[Any, Position]:
+    """Return the positions that stand in place of committed ones which the log does not have."""
     found: dict[Any, Position] = {}
 
     async def start(reader: Reader, partitions: list[Any]) -> Mapping[Any, Position]:
@@ -42,13 +59,7 @@ async def correct(settings: Settings, group: str) -> None:
 
     topic = settings.topics.events
     async with reading(settings.need_kafka(), "upon-streams-check", [topic], group=group, start=start) as reader:
-        wrong = {one: at for one, at in reader.positions.items() if one in found and at.offset != found[one].offset}
-        if not wrong:
-            return
-        try:
-            await reader.commit(wrong)
-        except KafkaError as error:  # others of the group are alive; they notice as well, and begin anew
-            log.warning("positions could not be corrected yet", action="commit", reason=repr(error))
+        return {one: at for one, at in reader.positions.items() if one in found and at.offset != found[one].offset}
 
 
 async def watch(settings: Settings, read_to: Callable[[], Mapping[Any, int]]) -> None:
@@ -91,7 +102,7 @@ def _places(read: Mapping[tuple[str, int], int]) -> list[Any]:
     return [TopicPartition(*place) for place in read]
 
 
-def committing(app: Any) -> Callable[[Mapping[Any, Position]], Any]:
+def committing(app: Any) -> Commit:
     """Return what commits positions with their times for a Faust app; it returns whether Kafka took them."""
     from aiokafka import TopicPartition
     from aiokafka.errors import KafkaError

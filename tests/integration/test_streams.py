@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from tests.integration.streams_worker import (
     Worker,
@@ -208,14 +209,14 @@ def subjects(found: list[Invocation]) -> set[str]:
     return {one.cause.event_subject for one in found if one.cause}
 
 
-async def forget_commits(kafka: str, topics: Topics) -> None:
-    """Let the group read everything again, as after a kill before any commit."""
+async def set_commits(kafka: str, topics: Topics, offset: int) -> None:
+    """Let the group, which has no members, go on at an offset of each partition."""
     consumer = AIOKafkaConsumer(**settings.async_consumer(kafka, "test", f"{topics.prefix}.streams"))
     await consumer.start()
     try:
         partitions = [TopicPartition(topics.events, number) for number in range(4)]
         consumer.assign(partitions)
-        await consumer.commit(dict.fromkeys(partitions, 0))
+        await consumer.commit(dict.fromkeys(partitions, offset))
     finally:
         await consumer.stop()
 
@@ -249,7 +250,7 @@ async def test_work_stays_at_the_site_chosen_first_when_its_event_is_read_again_
         first = {one.id for one in await invocations(kafka, topics, lambda found: len(found) >= 30, "far")}
     assert worker.stop() == 0  # it leaves the group, whose positions can be set then
     announce(kafka, topics, SiteStatus(site="far", pid=1, host="here", at=1, state="down"))
-    await forget_commits(kafka, topics)
+    await set_commits(kafka, topics, 0)  # everything is read again, as after a kill before any commit
     async with kept_up(kafka, topics, "local"):
         worker = start().wait_ready()
         late = json.dumps(Event(type="sample.ready", source="/lab", subject="S-1").to_dict()).encode()
@@ -257,4 +258,38 @@ async def test_work_stays_at_the_site_chosen_first_when_its_event_is_read_again_
         near = await invocations(kafka, topics, lambda found: "S-100" in subjects(found), "local")
     assert subjects(near) == {"S-100"}
     assert not first & {one.id for one in near}
+    assert worker.stop() == 0
+
+
+class NamedAsFausts(RoundRobinPartitionAssignor):  # type: ignore[misc]
+    """Kafka lets only members into a group that know an assignor of one name."""
+
+    name = "faust"
+
+
+async def leave_a_dead_member(kafka: str, topics: Topics) -> None:
+    """Have the group a member that is gone without a word, as one that was killed: Kafka counts it for 6 s more."""
+    options = settings.async_consumer(kafka, "test", f"{topics.prefix}.streams")
+    consumer = AIOKafkaConsumer(topics.events, **options, partition_assignment_strategy=[NamedAsFausts])
+    await consumer.start()
+    try:
+        async with asyncio.timeout(30):
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=100)
+    finally:
+        await consumer._client.close()  # no connection is left to say goodbye on
+        await consumer.stop()
+
+
+async def test_a_position_past_the_end_of_the_log_is_corrected_also_while_the_group_has_a_dead_member(
+    kafka: str, topics: Topics, start: Start
+) -> None:
+    """A broker that lost the end of its log in a power cut knows the workers of before for a while."""
+    register(kafka, topics, functions_and_rules(RULES, "lab.weigh", "lab.grind"), "local")
+    await set_commits(kafka, topics, 1000)
+    await leave_a_dead_member(kafka, topics)
+    worker = start().wait_ready()
+    await publish(kafka, topics.events, *[sample(number, mass=1) for number in range(20)])
+    found = await invocations(kafka, topics, lambda found: len(found) >= 20)
+    assert subjects(found) == {f"S-{number}" for number in range(20)}
     assert worker.stop() == 0
