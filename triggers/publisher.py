@@ -1,13 +1,22 @@
-"""Events → Kafka: in order, acknowledged, gathered into batch records only under load.
+"""Events → Kafka from threads: the shell of `upon.kafka.batches` on kafka-python.
+
+    publish ──▶ lanes (`upon.kafka.batches`), one per partition ──▶ kafka-python producer ──▶ then()
+                before the partitions are known: a lane that nothing leaves        └ refused for good: dead letter ┘
 
 Guarantees:
   - `then` of an event is called once Kafka has it on all in-sync replicas (acks=all), and only then.
   - Events of one key reach Kafka in the order of `publish`, also when the broker goes away and comes back.
-  - An event that comes while none of its partition is under way leaves at once, in the caller's thread.
+  - An event that comes while none of its partition is under way leaves at once, in the caller's thread; under load
+    events share records.
   - Memory is bounded: `publish` blocks while `MAX_EVENTS` or `MAX_BYTES` are accepted and not yet safe.
   - While the broker is away everything is kept and tried again; the log says so once, and once when it is back.
   - What the broker refuses for good (a record over its own limit) goes to the dead letters with the reason, and
-    counts as safe: it must not hold up what follows.
+    counts as safe once it is there: it holds up nothing that follows.
+  - An unexpected end of its thread stops it: `publish` raises `Stopped`, `check` raises the reason.
+
+Why not `upon.kafka.outbox`, which does the same in an event loop: it stands on aiokafka, whose compiled parts need a
+wheel or a compiler for each machine. kafka-python is pure Python: sources install on any instrument PC. What is to be
+decided (lanes, order, sizes, splitting) is in `batches` for both.
 
 An event may reach Kafka twice (a broker that dies between writing and answering); its id is the same.
 Not here: a disk spool. A process that is killed loses what is not safe yet; the source publishes it again (`source`).
@@ -21,17 +30,19 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from upon.deadletters import letter, unwritten
 from upon.errors import PayloadTooLarge
 from upon.events import Event, write_record
+from upon.kafka.batches import Entry, Lane, Lanes, Place, Record, partition_of
 from upon.kafka.clients import sync_producer
+from upon.kafka.forms import EVENTS, WHOLE
 from upon.logs import get_logger
-from upon.messages import MAX_PAYLOAD, encode
+from upon.messages import encode
 from upon.topics import Topics
-from upon.triggers.lanes import Entry, Lanes, Record
 from upon.triggers.source import Stopped, Then
 
 if TYPE_CHECKING:
@@ -46,6 +57,8 @@ STALLED = 20.0
 """Seconds without an answer after which the client is replaced: a new one finds a broker that is back sooner."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Seconds between attempts while it is."""
+LOOK_EVERY = 60.0
+"""Seconds between two looks at how many partitions there are."""
 DEAD_LETTER_BYTES = 64 * 1024
 """How much of a refused event its dead letter keeps: the broker would refuse the whole again."""
 
@@ -54,8 +67,11 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
+    """What became of a record: its place, or why it has none."""
+
     record: Record
     producer: KafkaProducer
+    place: Place | None
     error: BaseException | None = None
 
 
@@ -68,24 +84,29 @@ class Publisher:
         kafka: bootstrap address.
         topics: of the deployment; its events topic must exist, or come to exist.
         client_id: for the broker's logs.
+
+    Attributes:
+        connected: set once Kafka has answered, or the publisher has failed.
     """
 
     def __init__(self, kafka: str, topics: Topics, client_id: str = "upon-sources") -> None:
-        from kafka.partitioner.default import murmur2
-
         # Its warnings repeat with every attempt to connect; what matters of them is said here, once.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         self._kafka, self._topics, self._client_id = kafka, topics, client_id
-        self._lanes = Lanes(lambda key, partitions: (murmur2(key) & 0x7FFFFFFF) % partitions)
+        self._lanes = Lanes()
+        self._early = Lane(topics.events, replace(EVENTS, window=0))  # nothing leaves it: partitions are not known yet
+        self._letters = Lane(topics.deadletter, WHOLE)
+        self._partitions: list[Lane] = []
+        self._turn = 0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._outcomes: queue.SimpleQueue[_Outcome | None] = queue.SimpleQueue()
         self._producer: KafkaProducer | None = None
-        self._letters: dict[int, bytes] = {}  # by identity of a record under way: its dead letter goes in its stead
         self._closed = threading.Event()
         self._abandoned = threading.Event()
+        self._failure: BaseException | None = None
         self.connected = threading.Event()
-        self._progress = time.monotonic()
+        self._progress = self._looked = time.monotonic()
         self._said_away = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
@@ -99,18 +120,13 @@ class Publisher:
 
         Raises:
             EventError: its data is not JSON-serializable.
-            PayloadTooLarge: it is over the limit of one record.
-            Stopped: the publisher is closed.
+            PayloadTooLarge: no record can hold it.
+            Stopped: the publisher is closed, or has failed (`check` says why).
         """
-        body, _ = write_record([event])
-        if len(body) > MAX_PAYLOAD:
-            raise PayloadTooLarge(
-                f"event {event.id} ({event.type}) has {len(body)} bytes, more than {MAX_PAYLOAD}: "
-                "put the data where it belongs and its place into the event"
-            )
-        entry = Entry(None if event.key is None else event.key.encode(), body, then)
+        key = None if event.key is None else event.key.encode()
+        entry = Entry(write_record([event])[0], None if then is None else lambda _: then(), key)
         with self._changed:
-            while self._lanes.count and (self._lanes.count >= MAX_EVENTS or self._lanes.bytes + len(body) > MAX_BYTES):
+            while self._lanes.count and (self._lanes.count >= MAX_EVENTS or self._lanes.bytes + entry.size > MAX_BYTES):
                 if self._closed.is_set():
                     break
                 self._changed.wait()
@@ -118,9 +134,11 @@ class Publisher:
                 raise Stopped("the publisher is closed")
             if self._lanes.count == 0:
                 self._progress = time.monotonic()
-            record, producer = self._lanes.add(entry), self._producer
-        if record is not None:
-            self._send(producer, record)
+            try:
+                record, producer = self._lanes.add(self._lane_of(key), entry), self._producer
+            except PayloadTooLarge as error:
+                raise PayloadTooLarge(f"event {event.id} ({event.type}) does not fit: {error}") from error
+        self._send(producer, (record,))
 
     @property
     def outstanding(self) -> int:
@@ -129,9 +147,15 @@ class Publisher:
             return self._lanes.count
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything accepted is safe; return whether it is, within `timeout` seconds."""
+        """Wait until everything accepted is safe, or nothing more will be; return whether it is within `timeout` s."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._lanes.count == 0, timeout)
+            self._changed.wait_for(lambda: not self._lanes.count or self._failure is not None, timeout)
+            return not self._lanes.count
+
+    def check(self) -> None:
+        """Raise what ended the publisher's thread unexpectedly, if anything did."""
+        if self._failure is not None:
+            raise self._failure
 
     def refuse(self) -> None:
         """Accept no more; whoever waits for room gets `Stopped`. What is accepted still goes to Kafka."""
@@ -157,8 +181,11 @@ class Publisher:
                 outcome = self._next_outcome()
                 if outcome is not None:
                     self._take_in(outcome)
-        except Exception:
-            log.exception("the publisher stopped by an unexpected error", action="publish")
+                self._look()
+        except Exception as error:
+            self._failure = error
+            self.refuse()
+            self.connected.set()
         finally:
             self._drop(self._producer)
 
@@ -173,81 +200,93 @@ class Publisher:
             return None
 
     def _take_in(self, outcome: _Outcome) -> None:
-        record, error = outcome.record, outcome.error
+        record = outcome.record
         with self._lock:
             if not any(record is waiting for waiting in self._lanes.under_way()):
                 return  # sent twice, over a lost connection; the first answer counted
-        if error is None:
+        if outcome.place is not None:
             self._note_answer()
-            self._forget(record)
-        elif outcome.producer is not self._producer:
-            return  # of a client that was replaced; the new one sends it again
-        else:
+            self._done(record, outcome.place)
+        elif outcome.producer is self._producer:  # else a client that was replaced; the new one sends it again
+            error = outcome.error or RuntimeError("no reason")
             if _too_large(error):
                 self._refuse(record, error)
             else:
                 self._note_silence(_words(error))
             self._start_over()
 
-    def _forget(self, record: Record) -> None:
+    def _done(self, record: Record, outcome: Place | Exception) -> None:
         """Tell the sources that their events are safe, and send what waited for it."""
         for entry in record.entries:
             if entry.then is not None:
                 try:
-                    entry.then()
+                    entry.then(outcome)
                 except Exception:
                     log.exception("a source failed when told that its event is safe", action="acknowledge")
-        self._letters.pop(id(record), None)
         with self._changed:
             following = self._lanes.done(record)
             self._changed.notify_all()
-        if following is not None:
-            self._send(self._producer, following)
+        self._send(self._producer, (following,))
 
     def _refuse(self, record: Record, error: BaseException) -> None:
-        """The broker's limit is below ours: send one by one, and put into the dead letters what is too large alone."""
-        reason = f"the broker refuses {len(record.value)} bytes: {_words(error)}"
+        """The broker's limit is below ours: split the record; one event that is too large alone is a dead letter.
+
+        What is to leave for it does so with the new client.
+        """
         if len(record.entries) > 1:
             with self._lock:
-                self._lanes.too_large(record)
-        elif id(record) in self._letters:
+                self._lanes.refused(record)
+            return
+        entry = record.entries[0]
+        value, headers = record.encoded()
+        value = value or b""
+        reason = f"the broker refuses {len(value)} bytes: {_words(error)}"
+        if record.lane == self._letters:
             log.error("an event is lost: not even its dead letter is accepted", action="drop", reason=reason)
-            self._forget(record)
         else:
             log.error("an event is too large for the broker", action="deadletter", reason=reason)
-            refused = unwritten(self._topics.events, record.key, record.value, record.headers)
-            about = hashlib.sha256(record.value).hexdigest()
-            self._letters[id(record)] = encode(
-                letter(refused, "sources", reason, time.time_ns(), about=about, room=DEAD_LETTER_BYTES)
-            )
+            refused = unwritten(self._topics.events, record.key, value, headers)
+            about = hashlib.sha256(value).hexdigest()
+            body = encode(letter(refused, "sources", reason, time.time_ns(), about=about, room=DEAD_LETTER_BYTES))
+            with self._lock:
+                self._lanes.add(self._letters, Entry(body, entry.then))
+            entry.then = None  # the event is safe when its letter is
+        self._done(record, PayloadTooLarge(reason))
 
     # ── sending and connecting ────────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, producer: KafkaProducer | None, record: Record) -> None:
-        if (buried := self._letters.get(id(record))) is not None:
-            self._produce(producer, record, self._topics.deadletter, buried)
-            return
-        self._produce(
-            producer,
-            record,
-            self._topics.events,
-            record.value,
-            key=record.key,
-            headers=record.headers,
-            partition=record.lane,
-        )
+    def _lane_of(self, key: bytes | None) -> Lane:
+        from kafka.partitioner.default import murmur2
 
-    def _produce(self, producer: KafkaProducer | None, record: Record, topic: str, value: bytes, **more: Any) -> None:
-        """Hand bytes to the client; what became of `record` arrives in the queue. Without a client it waits."""
-        if producer is None:
-            return
-        try:
-            future = producer.send(topic, value, **more)
-        except Exception as error:  # the client raises its own errors and built-in ones alike; all mean: not sent
-            self._outcomes.put(_Outcome(record, producer, error))
-            return
-        future.add_callback(lambda _: self._outcomes.put(_Outcome(record, producer)))
-        future.add_errback(lambda error: self._outcomes.put(_Outcome(record, producer, error)))
+        if not self._partitions:
+            return self._early
+        if key is not None:
+            return self._partitions[partition_of(key, len(self._partitions), murmur2)]
+        self._turn = (self._turn + 1) % len(self._partitions)
+        return self._partitions[self._turn]
+
+    def _send(self, producer: KafkaProducer | None, records: Iterable[Record | None]) -> None:
+        """Hand records to the client; what became of them arrives in the queue. Without a client they wait."""
+        for record in records:
+            if record is None or producer is None:
+                continue
+            partition = record.lane.partition
+            if partition is not None and self._partitions:  # a topic that was made anew may have fewer
+                partition %= len(self._partitions)
+            value, headers = record.encoded()
+            try:
+                future = producer.send(record.lane.topic, value, key=record.key, headers=headers, partition=partition)
+            except Exception as error:  # the client raises its own errors and built-in ones alike; all mean: not sent
+                self._outcomes.put(_Outcome(record, producer, None, error))
+                continue
+            future.add_callback(self._sent, record, producer)
+            future.add_errback(self._not_sent, record, producer)
+
+    def _sent(self, record: Record, producer: KafkaProducer, at: Any) -> None:
+        self._outcomes.put(_Outcome(record, producer, Place(at.topic, at.partition, at.offset)))
+
+    def _not_sent(self, record: Record, producer: KafkaProducer, error: BaseException) -> None:
+        self._outcomes.put(_Outcome(record, producer, None, error))
 
     def _start_over(self) -> None:
         """Replace the client. After an error that it takes for final, such as a record that the broker finds too
@@ -266,8 +305,8 @@ class Publisher:
             producer = None
             try:
                 producer = sync_producer(self._kafka, self._client_id)
-                partitions = producer.partitions_for(self._topics.events)
-            except Exception as error:  # as in `_produce`; whatever it is, what was accepted is kept
+                partitions = len(producer.partitions_for(self._topics.events))
+            except Exception as error:  # as in `_send`; whatever it is, what was accepted is kept
                 self._drop(producer)
                 self._note_silence(_words(error))
                 self._abandoned.wait(pause)
@@ -275,14 +314,34 @@ class Publisher:
                 continue
             with self._lock:
                 self._producer = producer
-                self._lanes.learn(len(partitions))
+                self._learn(partitions)
                 under_way = list(self._lanes.under_way())
             self.connected.set()
             if not under_way:
                 self._note_answer()
-            for record in under_way:
-                self._send(producer, record)
+            self._send(producer, under_way)
             return
+
+    def _look(self) -> None:
+        """Look from time to time whether there are more partitions: the client knows."""
+        if self._producer is None or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        with contextlib.suppress(Exception):  # as in `_send`; a topic that is away shows when events are sent
+            partitions = len(self._producer.partitions_for(self._topics.events))
+            with self._lock:
+                self._learn(partitions)
+        self._looked = time.monotonic()
+
+    def _learn(self, partitions: int) -> None:
+        """Take in how many partitions there are. What waits stays in its lane; what came before any was known leaves
+        its own.
+        """
+        first = not self._partitions
+        self._partitions = [Lane(self._topics.events, EVENTS, partition=number) for number in range(partitions)]
+        self._looked = time.monotonic()
+        if first:
+            early = self._lanes.give_up(self._topics.events)
+            self._lanes.add_all([(self._lane_of(entry.key), entry) for entry in early])
 
     def _drop(self, producer: KafkaProducer | None) -> None:
         if producer is not None:

@@ -8,7 +8,7 @@ Guarantees: a source that fails is made anew after a pause that grows from 0.5 t
 is wrong as it is written is said to be, and keeps no other from running. What is applied while the part runs is taken
 up within about a second; sources that it does not change go on undisturbed. A stop lasts less than 3 s: sources return,
 what they published is given time to be safe, checkpoints are on the disk. Without any source the part is ready, and
-idle.
+idle. If the publisher comes to an unexpected end, so does the part, with its error: the supervisor starts it again.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ async def main(part: Part, settings: Settings) -> None:
     try:
         await _apply(sources, wanted)
         await _first(part, lambda: sources.wait_ready(READY_WITHIN))
+        sources.check()
         if not part.stopping.is_set():
             _tell_ready(part, sources, wanted)
         while not part.stopping.is_set():
             _report(home, sources, wanted)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(part.stopping.wait(), LOOK_EVERY)
+            await _pause(part)
+            sources.check()
             if seen != (seen := applied.mark(home)):
                 wanted = _wanted(settings)
                 await _apply(sources, wanted)
@@ -133,11 +134,20 @@ async def watch(
     try:
         sources.apply(specs)
         await _first(part, lambda: sources.wait_ready(READY_WITHIN))
+        sources.check()
         if not part.stopping.is_set():
             _tell_ready(part, sources, Wanted("", tuple(specs)))
-        await part.stopping.wait()
+        while not part.stopping.is_set():
+            await _pause(part)
+            sources.check()
     finally:
         await _in_thread(sources.stop)
+
+
+async def _pause(part: Part) -> None:
+    """Return when it is time to look again, or the part shall stop."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(part.stopping.wait(), LOOK_EVERY)
 
 
 async def _first(part: Part, work: Callable[[], object]) -> None:

@@ -74,6 +74,11 @@ class Sources:
             for event in [*kafka, *(source.settled for source in self.running.values())]
         )
 
+    def check(self) -> None:
+        """Raise what ended the publisher unexpectedly, if anything did: nothing goes to Kafka any more."""
+        if self._publisher is not None:
+            self._publisher.check()
+
     def stop(self) -> None:
         """Stop the sources, then the publisher, then the checkpoints. Below 3 s, whatever hangs."""
         for source in self.running.values():

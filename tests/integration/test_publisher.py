@@ -14,7 +14,7 @@ from upon.errors import EventError, PayloadTooLarge
 from upon.events import Event
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
-from upon.messages import MAX_PAYLOAD, DeadLetter, decode
+from upon.messages import MAX_RECORD, DeadLetter, decode
 from upon.topics import Topics, TopicSpec
 from upon.triggers import publisher as module
 from upon.triggers.publisher import Publisher
@@ -83,8 +83,8 @@ def test_under_load_events_share_records_and_keep_the_order_of_each_key(
 def test_what_can_never_be_stored_is_refused_at_once(publisher: Publisher) -> None:
     with pytest.raises(EventError, match="not JSON-serializable"):
         publisher.publish(event("k", object()))
-    with pytest.raises(PayloadTooLarge, match="put the data where it belongs"):
-        publisher.publish(event("k", "x" * MAX_PAYLOAD))
+    with pytest.raises(PayloadTooLarge, match="does not fit: a record of"):
+        publisher.publish(event("k", "x" * MAX_RECORD))
     assert publisher.outstanding == 0
 
 
@@ -124,7 +124,7 @@ async def test_what_the_broker_refuses_is_a_dead_letter_and_holds_up_nothing(kaf
         for n, size in enumerate(sizes):
             publisher.publish(event("k", f"{n}" + "x" * size), lambda n=n: safe.append(n))  # type: ignore[misc]
         assert await asyncio.to_thread(publisher.flush, 60)
-        assert safe == list(range(7))
+        assert sorted(safe) == list(range(7))
     finally:
         publisher.close()
     with reading(kafka, small) as reader:
@@ -147,3 +147,19 @@ async def test_a_topic_that_comes_later_is_waited_for(kafka: str, topics: Topics
         assert await asyncio.to_thread(publisher.flush, 60)
     finally:
         publisher.close()
+
+
+def test_an_unexpected_end_of_its_thread_is_told_and_leaves_nobody_waiting(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(publisher._lanes, "done", broken)
+    publisher.check()
+    publisher.publish(event("k", 1))
+    assert publisher.flush(30) is False
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        publisher.check()
+    with pytest.raises(Stopped):
+        publisher.publish(event("k", 2))

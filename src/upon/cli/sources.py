@@ -156,6 +156,8 @@ def _replay(settings: Settings, spec: SourceSpec, since_ns: int | None, path: st
     finally:
         checkpoint.close()
         safe = publisher is None or publisher.close(60.0)
+        if publisher is not None:
+            publisher.check()  # a publisher that failed refuses events; this is why
     if not safe:
         raise KafkaUnavailable("Kafka did not take all events within 60 s; run the command again: ids stay the same")
     return count

@@ -59,6 +59,25 @@ def test_an_entry_leaves_at_once_and_what_comes_meanwhile_shares_the_next_record
     assert numbers(lanes.add(ONE, entry(5))) == [5]
 
 
+def test_lanes_do_not_wait_for_each_other() -> None:
+    lanes = Lanes()
+    assert numbers(lanes.add(ONE, entry(1))) == [1]
+    assert numbers(lanes.add(replace(ONE, partition=1), entry(2))) == [2]
+    assert lanes.add(ONE, entry(3)) is None
+
+
+def test_nothing_leaves_a_lane_without_a_window_until_it_is_filed_elsewhere_in_order() -> None:
+    """How events wait that come before their partitions are known."""
+    lanes, early = Lanes(), Lane("events", replace(EVENTS, window=0))
+    assert [lanes.add(early, entry(n)) for n in range(4)] == [None] * 4
+    assert lanes.count == 4
+    waiting = lanes.give_up("events")
+    assert (lanes.count, lanes.bytes) == (0, 0)
+    records = lanes.add_all([(replace(ONE, partition=n % 2), one) for n, one in enumerate(waiting)])
+    assert [numbers(record) for record in records] == [[0, 2], [1, 3]]
+    assert lanes.count == 4
+
+
 def test_a_record_is_capped_by_count_and_by_bytes() -> None:
     lane = Lane("events", Events(max_count=3, around=0), partition=0)
     lanes = Lanes(max_bytes=100)
