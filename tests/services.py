@@ -239,10 +239,14 @@ class Records:
 
     async def read(self, topic: str, kind: type[T], count: int) -> list[T]:
         """Return the first `count` records of a topic."""
+        return await self.read_until(topic, kind, lambda found: len(found) >= count)
+
+    async def read_until(self, topic: str, kind: type[T], enough: Callable[[list[T]], bool]) -> list[T]:
+        """Return the records of a topic, as soon as they are enough."""
         found: list[T] = []
         async with async_consumer(self.kafka, "test", [topic]) as consumer, asyncio.timeout(DEADLINE):
             await consumer.seek_to_beginning()
-            while len(found) < count:
+            while not enough(found):
                 for records in (await consumer.getmany(timeout_ms=500)).values():
                     found += [decode(record.value, kind) for record in records]
         return found
