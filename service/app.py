@@ -31,10 +31,12 @@ from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
 from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.lag import Lag
+from upon.service.places import Places
 from upon.service.problems import problems
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
+from upon.service.retention import Retention
 from upon.service.store import Store, store_url
 from upon.service.submission import Submission
 from upon.service.watch import Watch
@@ -108,7 +110,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await outbox.start()
         stack.push_async_callback(outbox.stop, 0.0)  # `_stop` has waited for what was accepted
         await opening
-        registrar = Registrar(kafka, topics, outbox)
+        registrar = Registrar(kafka, topics, outbox, ends, store.turn)
         projector = Projector(
             kafka, topics, store, outbox, ends, site_topics=lambda site: topics.of_site(site, settings.partitions)
         )
@@ -130,6 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             watch=watch,
             lag=lag,
             failure=asyncio.get_running_loop().create_future(),
+            places=Places(kafka, ends),
         )
         await stack.enter_async_context(_tasks(service))
         yield service
@@ -145,6 +148,7 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         asyncio.create_task(forever("push results", lambda: service.hub.run(pushing))),
         asyncio.create_task(forever("watch tasks", service.watch.run)),
     ]
+    retention = Retention(service.settings, service.store, registrar)
     new_sites = asyncio.Event()
     registrar.site_listeners.append(new_sites.set)
     projector.listeners.append(service.watch.changed)
@@ -164,7 +168,8 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         project = lambda: projector.run(set(registrar.registry.sites), projecting)  # noqa: E731
         tasks.append(asyncio.create_task(forever("project", project)))
         tasks.append(asyncio.create_task(forever("add sites", add_sites)))
-        for task in tasks[-2:]:
+        tasks.append(asyncio.create_task(forever("prune", retention.run)))
+        for task in tasks[-3:]:
             task.add_done_callback(service.ended)
         await service.unless_failed(projecting.wait())
         yield

@@ -13,6 +13,7 @@ from upon.config import Settings
 from upon.kafka.outbox import Outbox
 from upon.service.ends import Ends
 from upon.service.lag import Lag
+from upon.service.places import Places
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
@@ -42,6 +43,7 @@ class Service:
     lag: Lag
     failure: asyncio.Future[None]
     """Fails with what ended one of the pieces unexpectedly: the service then ends, to be started again."""
+    places: Places
     connections: set[Connection] = field(default_factory=set)
 
     def ended(self, task: asyncio.Future[Any]) -> None:

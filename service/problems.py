@@ -9,6 +9,7 @@ from aiohttp import web
 from upon.api import Problem, problem
 from upon.errors import (
     Conflict,
+    DeadLetterNotFound,
     FunctionNotFound,
     InputError,
     KafkaError,
@@ -33,6 +34,7 @@ STATUSES: dict[type[UponError], int] = {
     SiteNotFound: 404,
     TaskNotFound: 404,
     RuleNotFound: 404,
+    DeadLetterNotFound: 404,
     Conflict: 409,
     ServiceUnavailable: 503,
     KafkaError: 503,

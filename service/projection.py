@@ -4,26 +4,31 @@
     ResultBatch      → started rows       it runs, if nothing final is known of it
                      → ended rows         its outcome; the first one wins
     DeadLetter       → dead rows
+    Resolved         → resolved rows      somebody dealt with these letters
 
-Guarantee: applied in any order and any number of times, the rows end the same (the SQL in `upon.service.store`
-holds up the other half of that). A record that cannot be read becomes `bad`: it never stops the projection.
+Guarantee: applied in any order and any number of times, the rows end the same (the SQL in `upon.service.upserts`
+holds up the other half of that). A record that cannot be read, or of which a row cannot be stored, becomes `bad`; its
+other rows are taken. Whatever it holds, the rows made here fit SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiokafka import ConsumerRecord
 
 from upon import api
 from upon.errors import InputError
+from upon.ids import task_of
 from upon.messages import (
     FINAL,
     Cause,
+    DeadLetter,
     DeadLetterRecord,
+    Invocation,
     InvocationBatch,
     Resolved,
     Result,
@@ -34,9 +39,16 @@ from upon.messages import (
 )
 from upon.topics import Topics
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Positions = dict[tuple[str, int], int]
 
+MAX_ID = 200
+"""Characters of a task's or a dead letter's id; a longer one is no id."""
+MAX_NAME = 400
+"""Characters of a name that are stored in a column of its own: a key of PostgreSQL's indexes holds 2,700 bytes."""
+MAX_MESSAGE, MAX_TRACEBACK = 20_000, 200_000
+"""Characters of an error's message (its beginning) and of its traceback (its end)."""
 _MAX_INTEGER = 2**63 - 1
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -57,6 +69,7 @@ class Changes:
     started: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
     dead: list[Row] = field(default_factory=list)
+    resolved: list[Row] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
     positions: Positions = field(default_factory=dict)
 
@@ -81,46 +94,83 @@ def _take(changes: Changes, record: ConsumerRecord, topics: Topics, now: int) ->
     value = record.value or b""
     if record.topic == topics.results:
         batch = decode(value, ResultBatch)
-        changes.started += [_started(one, batch.site) for one in batch.started]
-        changes.ended += [_ended(one, batch.site, now) for one in batch.results]
+        _each(changes, record, changes.started, batch.started, lambda one: _started(one, batch.site))
+        _each(changes, record, changes.ended, batch.results, lambda one: _ended(one, batch.site, now))
     elif record.topic == topics.deadletter:
         letter: DeadLetterRecord = decode(value, DeadLetterRecord)  # type: ignore[arg-type]
         if isinstance(letter, Resolved):
-            return
-        changes.dead.append({"id": _text(letter.id), "at": _integer(letter.at or record.timestamp * 10**6),
-                             "record": value})  # fmt: skip
+            changes.resolved += [
+                {"of_letter": _text(id), "how": letter.how, "when": _integer(letter.at), "by": _name(letter.principal)}
+                for id in letter.ids
+            ]
+        else:
+            changes.dead.append(_dead(letter, value, record.timestamp * 10**6))
     else:
         accepted = decode(value, InvocationBatch)
-        changes.accepted += _accepted(accepted, accepted.submitted or record.timestamp * 10**6)
+        submitted = accepted.submitted or record.timestamp * 10**6
+        _each(changes, record, changes.accepted, accepted.invocations,
+              lambda one: _accepted(one, accepted, submitted, record))  # fmt: skip
 
 
-def _accepted(batch: InvocationBatch, submitted: int) -> list[Row]:
-    site, principal, at = _text(batch.site), _text(batch.principal), _integer(submitted)
-    return [
-        {
-            "id": _text(one.id),
-            "function": _text(one.function),
-            "version": _integer(one.version),
-            "site": site,
-            "status": "pending",
-            "principal": principal,
-            "items": _integer(one.items),
-            "submitted": at,
-            "accepted": True,
-            **_caused(one.cause),
-        }
-        for one in batch.invocations
-    ]
+def _each(
+    changes: Changes, record: ConsumerRecord, rows: list[Row], found: Iterable[T], row: Callable[[T], Row]
+) -> None:
+    """Add the row of each; what cannot be stored makes the record bad, once, and spoils no other."""
+    for one in found:
+        try:
+            rows.append(row(one))
+        except InputError as error:
+            if not changes.bad or changes.bad[-1].record is not record:
+                changes.bad.append(Bad(record, f"{type(error).__name__}: {error}"))
+
+
+def _accepted(one: Invocation, batch: InvocationBatch, submitted: int, record: ConsumerRecord) -> Row:
+    id, generation = _task(one.id)
+    return {
+        "id": id,
+        "generation": generation,
+        "function": _name(one.function),
+        "version": _integer(one.version),
+        "site": _name(batch.site),
+        "status": "pending",
+        "principal": _name(batch.principal),
+        "group": _name(batch.group),
+        "items": _integer(one.items),
+        "submitted": _integer(submitted),
+        "accepted": True,
+        "partition": record.partition,
+        "record_offset": record.offset,
+        **_caused(one.cause),
+    }
+
+
+def _dead(letter: DeadLetter, value: bytes, recorded: int) -> Row:
+    return {
+        "id": _id(letter.id),
+        "at": _integer(letter.at or recorded),
+        "record": value,
+        "origin": _name(letter.origin),
+        "part": _name(letter.part),
+        "reason": _text(letter.reason[:MAX_MESSAGE]),
+        "rule": _name(letter.rule),
+        "action": _name(letter.action),
+        "event_id": _name(letter.event_id),
+        "function": _name(letter.function),
+        "site": _name(letter.site),
+        "size": _integer(max(letter.size, len(letter.value))),
+    }
 
 
 def _started(one: Started, site: str) -> Row:
+    id, generation = _task(one.id)
     return {
-        "id": _text(one.id),
-        "site": _text(site),
+        "id": id,
+        "generation": generation,
+        "site": _name(site),
         "status": "running",
         "started": _integer(one.started),
         "attempts": _integer(one.attempt),
-        "worker": _text(one.worker),
+        "worker": _name(one.worker),
         "submitted": _integer(one.started),  # until its invocation says better
         "accepted": False,
     }
@@ -129,17 +179,24 @@ def _started(one: Started, site: str) -> Row:
 def _ended(one: Result, site: str, now: int) -> Row:
     if one.status not in FINAL:
         raise InputError(f"result of {one.id} has status {one.status!r}, which is not final")
+    id, generation = _task(one.id)
     failure = one.failure
-    error = failure and api.TaskError(type=failure.type, message=failure.message, traceback=failure.traceback)
+    error = failure and api.TaskError(
+        type=failure.type[:MAX_NAME],
+        message=failure.message[:MAX_MESSAGE],
+        traceback=failure.traceback[-MAX_TRACEBACK:],
+    )
     return {
-        "id": _text(one.id),
-        "function": _text(one.function),
+        "id": id,
+        "generation": generation,
+        "function": _name(one.function),
         "version": _integer(one.version),
-        "site": _text(site),
+        "site": _name(site),
         "status": one.status,
+        "group": _name(one.group),
         "items": _integer(one.items),
         "attempts": _integer(one.attempts),
-        "worker": _text(one.worker),
+        "worker": _name(one.worker),
         "submitted": _integer(one.timings.submitted),
         "started": _integer(one.timings.started),
         "finished": _integer(one.timings.finished or one.timings.returned or now),
@@ -153,13 +210,29 @@ def _ended(one: Result, site: str, now: int) -> Row:
 
 def _caused(cause: Cause | None) -> Row:
     if cause is None:
-        return {"rule": None, "rule_revision": None, "event_id": None, "cause": None}
+        return {"rule": None, "rule_revision": None, "event_id": None, "subject": None, "cause": None}
     return {
-        "rule": _text(cause.rule),
+        "rule": _name(cause.rule),
         "rule_revision": _integer(cause.rule_revision),
-        "event_id": _text(cause.event_id),
+        "event_id": _name(cause.event_id),
+        "subject": _name(cause.event_subject),
         "cause": encode(cause),
     }
+
+
+def _task(invocation: str) -> tuple[str, int]:
+    task, generation = task_of(invocation)
+    return _id(task), generation
+
+
+def _id(value: str) -> str:
+    if not value or len(value) > MAX_ID:
+        raise InputError(f"an id has 1 to {MAX_ID} characters, not {len(value):,}: {value[:40]!r}")
+    return _text(value)
+
+
+def _name(value: str) -> str:
+    return _text(value if len(value) <= MAX_NAME else value[: MAX_NAME - 1] + "…")
 
 
 def _text(value: str) -> str:

@@ -3,8 +3,10 @@
     consumer ──records──▶ waiting (bounded) ──▶ writer thread: project + one transaction ──▶ written, listeners
 
 No consumer group: positions are in the store, in the transaction of the rows, so a crash loses and doubles
-nothing. `reach` lets a reader wait until the rows are as new as Kafka was. A database that is away makes the
-projection wait, and nothing else. What cannot be read or stored goes to the dead letters.
+nothing, and of several services with one database each record is written by the one that comes first. `reach` lets a
+reader wait until the rows are as new as Kafka was. A database that is away makes the projection wait, and nothing
+else; one that is damaged is made anew, and everything read again. What cannot be read or stored, be it one row in
+thousands, goes to the dead letters alone: no record stops the projection.
 
 Not here: pushing results (`push`), which must not wait for a database.
 """
@@ -18,20 +20,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka import ConsumerRecord, TopicPartition
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from upon.deadletters import letter, received
 from upon.kafka.admin import ensure_topics
-from upon.kafka.batches import Entry, Lane
-from upon.kafka.forms import WHOLE
 from upon.kafka.outbox import Outbox
 from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import encode
 from upon.service.ends import Ends
+from upon.service.faults import Fault, StoreDamaged, fault
 from upon.service.projection import Bad, Changes, Positions, project
-from upon.service.store import Store, reason
+from upon.service.store import DATABASE_ERRORS, Store, reason
 from upon.topics import Topics, TopicSpec
 
 MAX_WAITING = 64 * 1024 * 1024
@@ -76,6 +76,8 @@ class Projector:
         self._reached: dict[asyncio.Future[None], Positions] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._assigning = asyncio.Lock()
+        self._damaged = False
+        self._next: Positions = {}  # of what was read
         self._sites: set[str] = set()
         self._begun = False
         self.listeners: list[Callable[[list[str]], None]] = []
@@ -87,10 +89,21 @@ class Projector:
         Raises:
             KafkaUnavailable: no broker answers at the start.
         """
+        while True:
+            try:
+                await self._project(sites | self._sites, started)
+            except* StoreDamaged as damage:
+                why = str(damage.exceptions[0])
+                await asyncio.to_thread(self._store.rebuild, why)
+
+    async def _project(self, sites: set[str], started: asyncio.Event) -> None:
         self.written = await asyncio.to_thread(self._store.positions)
         self._sites, self._begun = set(), False
         self._waiting.clear()
         self._waiting_bytes = 0
+        self._next = {}
+        self._damaged = False
+        self._store.on_damage = self._note_damage
         async with (
             reading(self._kafka, "upon-service-store", [], start=self._start, spec_of=self._topics.spec_of) as reader,
             asyncio.TaskGroup() as group,
@@ -153,11 +166,13 @@ class Projector:
         """Begin where the store is; the reader corrects what Kafka does not have."""
         starts = {}
         for one in partitions:
-            begin = reader.begins[one]
+            place, begin = (one.topic, one.partition), reader.begins[one]
             # A position before the topic's beginning: retention was faster than we; nothing can be done about it.
-            stored = max(self.written.get((one.topic, one.partition), begin), begin)
+            stored = max(self.written.get(place, begin), begin)
             lost = stored > reader.ends[one]
-            self.written[one.topic, one.partition] = begin if lost else stored
+            self.written[place] = begin if lost else stored
+            if lost:
+                await asyncio.to_thread(self._store.place, {place: begin})
             starts[one] = Position(stored)
         return starts
 
@@ -165,6 +180,8 @@ class Projector:
         while True:
             batches = await reader.next(5.0)
             for records in batches:
+                await self._note_rewind(records[0])
+                self._next[records[-1].topic, records[-1].partition] = records[-1].offset + 1
                 self._waiting.append(records)
                 self._waiting_bytes += sum(map(_size, records))
             if batches:
@@ -173,12 +190,25 @@ class Projector:
                 self._room.clear()
                 await self._room.wait()
 
+    async def _note_rewind(self, first: ConsumerRecord) -> None:
+        """A topic that was made anew counts from its beginning again, in the store too: what is read now is new."""
+        place = (first.topic, first.partition)
+        if first.offset >= self._next.get(place, 0):
+            return
+        while self._waiting:  # what was read before is written before: else it would move the position on again
+            self._room.clear()
+            await self._room.wait()
+        await asyncio.to_thread(self._store.place, {place: first.offset})
+        self.written[place] = first.offset
+
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _write_all(self) -> None:
         while True:
             await self._some.wait()
             self._some.clear()
+            if self._damaged:
+                raise StoreDamaged("a reader met damage")
             while self._waiting:
                 records: list[ConsumerRecord] = []
                 size = 0
@@ -190,33 +220,79 @@ class Projector:
                 self._waiting_bytes -= size
                 self._room.set()
 
+    def _note_damage(self) -> None:
+        self._damaged = True
+        self._some.set()
+
     async def _write(self, records: list[ConsumerRecord]) -> None:
-        """Write records, however often it takes; one that the database refuses is buried alone."""
+        """Write records, however often it takes; those that the database refuses are found and buried alone."""
+        parts = deque([records])
+        while parts:
+            some = parts.popleft()
+            try:
+                changes = await self._write_together(some)
+            except _Refused as refused:
+                if len(some) > 1:
+                    half = len(some) // 2
+                    parts.extendleft((some[half:], some[:half]))
+                    continue
+                changes = await self._give_up(some[0], refused.reason)
+            self._have(changes)
+
+    async def _write_together(self, records: list[ConsumerRecord]) -> Changes:
+        """Write records in one transaction; wait for a database that is away.
+
+        Raises:
+            _Refused: the database does not take them, whenever they come.
+            StoreDamaged: the store must be made anew.
+        """
         loop = asyncio.get_running_loop()
-        away = False
+        away, buried = "", False
         while True:
             try:
-                changes = await loop.run_in_executor(self._writer, self._transaction, records)
-                break
-            except (DataError, IntegrityError, OverflowError) as error:
-                if len(records) > 1:
-                    for record in records:
-                        await self._write([record])
-                    return
-                said = reason(error) if isinstance(error, SQLAlchemyError) else str(error)
-                changes = Changes(bad=[Bad(records[0], f"the task store refuses it: {said}")])
-                changes.positions[records[0].topic, records[0].partition] = records[0].offset + 1
-                await loop.run_in_executor(self._writer, self._store.write, changes)
-                break
-            except DBAPIError as error:
+                changes = await loop.run_in_executor(self._writer, self._transaction, records, buried)
+                if not changes.bad or buried:
+                    break
+                for bad in changes.bad:  # first: once the positions are written, nobody reads it again
+                    await self._bury(bad)
+                buried = True
+                continue
+            except (*DATABASE_ERRORS, StoreDamaged) as error:
+                match fault(error):
+                    case Fault.DAMAGED:
+                        raise StoreDamaged(reason(error)) from error
+                    case Fault.RECORD:
+                        raise _Refused(reason(error)) from error
                 if not away:
-                    log.warning("the task store does not answer, waiting for it", action="store", reason=reason(error))
-                    away = True
+                    away = await asyncio.to_thread(self._store.why, error)
+                    log.warning("the task store does not answer, waiting for it", action="store", reason=away)
                 await asyncio.sleep(RETRY_AFTER)
         if away:
             log.info("the task store answers again", action="store")
-        for bad in changes.bad:
-            await self._bury(bad)
+        return changes
+
+    def _transaction(self, records: list[ConsumerRecord], buried: bool) -> Changes:
+        """Write what no other service has written; not yet, if something must be buried first."""
+        changes = project(records, self._topics, time.time_ns())
+        if changes.bad and not buried:
+            return changes
+
+        def missing(taken: Positions) -> Changes:
+            left = [one for one in records if one.offset >= taken.get((one.topic, one.partition), 0)]
+            return changes if len(left) == len(records) else project(left, self._topics, time.time_ns())
+
+        self._store.write(missing)
+        return changes
+
+    async def _give_up(self, record: ConsumerRecord, why: str) -> Changes:
+        """Bury a record whose rows the database refuses, and go on behind it."""
+        await self._bury(Bad(record, f"the task store refuses it: {why}"))
+        changes = Changes(positions={(record.topic, record.partition): record.offset + 1})
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, lambda _: changes)
+        return changes
+
+    def _have(self, changes: Changes) -> None:
+        """Tell who waits that these changes are in the store."""
         self.written.update(changes.positions)
         for waiter, wanted in list(self._reached.items()):
             if not waiter.done() and self._has(wanted):
@@ -225,13 +301,11 @@ class Projector:
             for listener in self.listeners:
                 listener(ids)
 
-    def _transaction(self, records: list[ConsumerRecord]) -> Changes:
-        changes = project(records, self._topics, time.time_ns())
-        self._store.write(changes)
-        return changes
-
     async def _bury(self, bad: Bad) -> None:
-        """Put a record that is no result into the dead letters. Invocations are the dispatcher's to bury."""
+        """Put a record that is no result into the dead letters. Invocations are the dispatcher's to bury.
+
+        Returns once Kafka has the letter; done again, by whichever service, it is the same letter.
+        """
         record = bad.record
         origin = f"{record.topic}/{record.partition}/{record.offset}"
         if record.topic != self._topics.results:
@@ -240,7 +314,7 @@ class Projector:
         buried = letter(received(record), "service", bad.reason, time.time_ns())
         log.warning("a record is no result: it is in the dead letters", action="bury", id=buried.id, origin=origin,
                     reason=bad.reason)  # fmt: skip
-        await self._outbox.send(Lane(self._topics.deadletter, WHOLE), Entry(encode(buried), key=origin.encode()))
+        await self._outbox.put(self._topics.deadletter, encode(buried), origin.encode())
 
     def _has(self, wanted: Positions) -> bool:
         return all(self.written.get(place, 0) >= next_ for place, next_ in wanted.items())
@@ -248,3 +322,11 @@ class Projector:
 
 def _size(record: ConsumerRecord) -> int:
     return len(record.value or b"") + 200
+
+
+class _Refused(Exception):
+    """The database does not take some records, for what they hold."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

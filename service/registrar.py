@@ -4,8 +4,8 @@ A write is serialized with all others, acknowledged by Kafka, and taken in throu
 part: the registry here never shows what Kafka does not have, and the next request sees the write.
 
 Versions: the same code under the same name is the same version; other code is the next one. What a request makes
-of the rules is computed by `upon.service.rule_changes`. Numbers are given under one lock, by one function (`_write`):
-with several replicas, whichever of them writes must be the only one.
+of the rules is computed by `upon.service.rule_changes`. Numbers are given by whoever has the turn (`turn`), of several
+services one at a time, from a registry that shows all that was written before (`_alone`).
 
 Not here: who may write (`auth`), what a rule means (`upon.streams.rules`).
 """
@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
@@ -38,12 +39,16 @@ from upon.messages import (
     registry_key,
 )
 from upon.registry import Registry
+from upon.service.ends import Ends
 from upon.service.rule_changes import Plan, RuleChange
+from upon.service.turn import Turn
 from upon.topics import Topics, checked_site
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MAX_SOURCE = 1024 * 1024
 """Bytes of source text kept with a function, for people."""
+KAFKA_TIMEOUT = 30.0
+"""Seconds that Kafka has to say where the registry ends."""
 R = TypeVar("R", bound=RegistryRecord)
 _any_record: Any = RegistryRecord  # a union: mypy takes it for no type that can be passed
 log = get_logger(__name__)
@@ -56,10 +61,12 @@ class Registrar:
         kafka: bootstrap address.
         topics: the deployment's topics.
         outbox: where writes go.
+        ends: where partitions end.
+        turn: of whichever service changes the registry.
     """
 
-    def __init__(self, kafka: str, topics: Topics, outbox: Outbox) -> None:
-        self._kafka, self._topics, self._outbox = kafka, topics, outbox
+    def __init__(self, kafka: str, topics: Topics, outbox: Outbox, ends: Ends, turn: Turn) -> None:
+        self._kafka, self._topics, self._outbox, self._ends, self._turn = kafka, topics, outbox, ends, turn
         self.registry = Registry()
         self.caught_up = asyncio.Event()
         self.site_listeners: list[Callable[[], None]] = []
@@ -123,7 +130,7 @@ class Registrar:
             raise PayloadTooLarge(f"source: {len(source.encode()):,} bytes, the limit is {MAX_SOURCE:,}")
         code = FunctionCode(hash=await asyncio.to_thread(code_hash, body), body=body, python=python)
         await self.add_code(code)
-        async with self._writing:
+        async with self._alone():
             versions = self.registry.functions.get(name, {})
             for record in versions.values():
                 if record.code == code.hash:
@@ -149,7 +156,7 @@ class Registrar:
             PayloadTooLarge: a rule, or all changes together, fit into no record. Nothing changed.
             UponError: what `planned` raises. Nothing changed.
         """
-        async with self._writing:
+        async with self._alone():
             plan = planned(self.registry)
             revisions = [_checked(one, f"rule {one.name!r}") for one in plan.revisions]
             activations = [_checked(one, "the changes of this request") for one in (plan.activations,) if one]
@@ -161,16 +168,24 @@ class Registrar:
                          change=change.change)  # fmt: skip
         return plan.changes
 
-    async def _write(self, records: Sequence[RegistryRecord]) -> None:
-        """Write records; return once Kafka has them all and the registry here shows them.
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Be the only one that writes, with a registry that shows all that was written before."""
+        async with self._writing, self._turn.taken():
+            registry = await self._ends.partitions([self._topics.registry], KAFKA_TIMEOUT)
+            await self._shown(max((await self._ends.ends(registry, KAFKA_TIMEOUT)).values(), default=0))
+            yield
 
-        The one place where a version or a number is given: under `_writing`, from a registry that shows all before.
-        """
+    async def _write(self, records: Sequence[RegistryRecord]) -> None:
+        """Write records; return once Kafka has them all and the registry here shows them."""
         lane = Lane(self._topics.registry, WHOLE)
         acks = [await self._outbox.send(lane, Entry(encode(r), key=registry_key(r))) for r in records]
         places: list[Place] = [await ack for ack in acks]
-        last = max((place.offset for place in places), default=-1)
-        while self._taken_in <= last:
+        await self._shown(max((place.offset + 1 for place in places), default=0))
+
+    async def _shown(self, end: int) -> None:
+        """Wait until the registry shows what stands before this offset."""
+        while self._taken_in < end:
             self._progressed.clear()
             await self._progressed.wait()
 

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.service import (
+    routes_deadletters,
     routes_events,
     routes_functions,
     routes_invocations,
@@ -30,6 +31,7 @@ ROUTES: list[Route] = [
     *routes_invocations.ROUTES,
     *routes_tasks.ROUTES,
     *routes_events.ROUTES,
+    *routes_deadletters.ROUTES,
     *routes_stream.ROUTES,
     *routes_system.ROUTES,
     Route("GET", "/openapi.json", describe, "Describe this API", gives=dict[str, Any], open=True),

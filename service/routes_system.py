@@ -1,4 +1,4 @@
-"""/v1/sites, /v1/deadletters, /v1/status, /healthz, /openapi.json: what there is and how it does."""
+"""/v1/sites, /v1/status, /v1/summary, /healthz, /openapi.json: what there is and how it does."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ import upon
 from upon import api
 from upon.service import queries, views
 from upon.service.context import Service
-from upon.service.routes_tasks import WAIT_LISTING, caught_up
-from upon.service.routing import LIMIT, Route, answer, limit_of
+from upon.service.retention import in_words
+from upon.service.routing import Route, answer
 
 
 def all_sites(service: Service) -> list[api.Site]:
-    """Return the sites as seen now, by name."""
-    now, registry = time.time_ns(), service.registrar.registry
-    return [views.site(registry.sites[name], registry.is_up(name, now)) for name in sorted(registry.sites)]
+    """Return the sites as seen now, by name, without those that were not heard of for long."""
+    now, registry, keep = time.time_ns(), service.registrar.registry, service.settings.keep_sites
+    names = [name for name in sorted(registry.sites) if not keep or now - registry.heard[name] <= keep * 1e9]
+    return [views.site(registry.sites[name], registry.is_up(name, now)) for name in names]
 
 
 async def list_sites(service: Service, _request: web.Request) -> web.Response:
     return answer(all_sites(service))
 
 
-async def list_deadletters(service: Service, request: web.Request) -> web.Response:
-    limit = limit_of(request)
-    await caught_up(service, WAIT_LISTING)
-    found = await service.store.read(queries.list_deadletters, limit)
-    return answer([views.dead_letter(record) for record in found])
+async def summary(service: Service, _request: web.Request) -> web.Response:
+    counts = await service.store.read(queries.count_unusual)
+    return answer(
+        api.Summary(
+            tasks={status: counts.get(status, 0) for status in ("pending", "running", "failed", "cancelled")},
+            deadletters=await service.store.read(queries.count_deadletters),
+            notes=[service.store.note] if service.store.note else [],
+            retention=in_words(service.settings),
+        )
+    )
 
 
 async def status(service: Service, _request: web.Request) -> web.Response:
@@ -51,8 +57,7 @@ async def health(_service: Service, _request: web.Request) -> web.Response:
 
 ROUTES = [
     Route("GET", "/v1/sites", list_sites, "List the sites and what runs there", gives=list[api.Site]),
-    Route("GET", "/v1/deadletters", list_deadletters, "List the newest dead letters",
-          gives=list[api.DeadLetterView], queries=(LIMIT,), errors=(400,)),
     Route("GET", "/v1/status", status, "Show how the parts do", gives=api.SystemStatus),
+    Route("GET", "/v1/summary", summary, "Count what somebody should look at", gives=api.Summary, errors=(503,)),
     Route("GET", "/healthz", health, "Tell that the service answers", gives=dict[str, str], open=True),
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from upon.errors import InputError, ServiceUnavailable
+from upon.errors import EventError, InputError, ServiceUnavailable
+from upon.events import time_ns
 from upon.service.context import SERVICE, Service
 
 B = TypeVar("B")
@@ -35,6 +36,9 @@ class Query:
 
 
 LIMIT = Query("limit", "how many at most", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50})
+SINCE = Query("since", "only from this time on", {"type": "string", "format": "date-time"})
+UNTIL = Query("until", "only up to this time", {"type": "string", "format": "date-time"})
+AFTER = Query("after", "the next page: the last id of the one before", {"type": "string"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,16 @@ def limit_of(request: web.Request) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
         raise InputError(f"limit: a number from 1 to {MAX_LIMIT}, not {text[:20]!r}")
     return int(text)
+
+
+def moment_of(name: str, text: str | None) -> int | None:
+    """Return an RFC 3339 time as ns since the epoch; None if there is none. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        return max(0, time_ns(text))
+    except (EventError, ValueError, OverflowError) as error:
+        raise InputError(f"{name}: {text[:40]!r} is not a time such as 2026-11-21T10:00:00Z") from error
 
 
 def _field_first(message: str) -> str:

@@ -1,45 +1,54 @@
-"""The task store: SQLite in the home folder, or PostgreSQL by URL. Opening it, and writing into it.
+"""The task store: SQLite in the home folder, or PostgreSQL by URL. Opening it, writing into it, making it anew.
 
 It is a projection of Kafka. Rows and the positions they came from are written in one transaction, so after any
-crash the projection goes on exactly where the rows are. The upserts do not depend on order: what a result says is
-final and the first result wins; `started` never turns that back; an invocation fills in what a result left open.
+crash the projection goes on exactly where the rows are. Several services may project into one database: each
+transaction holds the projection's lock and leaves out what another has taken in. So positions never go back, and
+whichever service is killed, the others go on.
 
-Not here: what the rows are (`projection`), reading (`queries`), who calls (`projector`). Nothing here is async:
-a write runs in the projector's thread, reads in the threads of `Store.read`.
+A SQLite file that is damaged or deleted is moved aside (kept once, as `tasks.db.damaged`) and made anew.
+
+Not here: what the rows are (`projection`), the statements (`upserts`), reading (`queries`), who calls (`projector`).
+Nothing here is async: a write runs in the projector's thread, reads in the threads of `Store.read`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    Engine,
-    Insert,
-    case,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    literal_column,
-    select,
-    true,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+import psutil
+from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from upon.config import Settings
 from upon.errors import ConfigError, ServiceUnavailable
+from upon.logs import get_logger
+from upon.service import schema
+from upon.service.faults import Fault, StoreDamaged, fault, is_locked
 from upon.service.projection import Changes, Positions
-from upon.service.tables import FORM, deadletters, metadata, positions, projection, tasks
+from upon.service.tables import positions
+from upon.service.turn import Turn
+from upon.service.upserts import Upserts
 
 R = TypeVar("R")
 READERS = 2
 """Threads that read, beside the one that writes."""
+LOCK_WAIT = 2.0
+"""Seconds that SQLite waits for another process's lock before it says so."""
+OPEN_WAIT = 20.0
+"""Seconds that opening waits for another process's lock."""
+DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
+"""SQLite's own: a connection that is being set up is not SQLAlchemy's yet."""
+_PROJECTION_LOCK = 0x75706F6E  # PostgreSQL's advisory lock of whoever writes; the number says "upon"
+log = get_logger(__name__)
 
 
 class Store:
@@ -54,8 +63,17 @@ class Store:
 
     def __init__(self, url: str | URL) -> None:
         self._engine = _engine(url)
+        self._sqlite = self._engine.dialect.name == "sqlite"
+        database = self._engine.url.database
+        self._file = Path(database) if self._sqlite and database and database != ":memory:" else None
+        self._inode = 0
+        self.turn = Turn(self._engine, self._file)
+        self.note = ""
+        """What somebody who looks at the system should know of the store; empty: nothing."""
+        self.on_damage: Callable[[], None] = lambda: None
+        """Called in the event loop when a reader meets damage."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._accept, self._start, self._end, self._bury, self._place = _upserts(self._engine.dialect.name)
+        self._upserts = Upserts(self._engine.dialect.name)
 
     @property
     def address(self) -> str:
@@ -63,51 +81,69 @@ class Store:
         return shown(self._engine.url)
 
     def open(self) -> None:
-        """Make the tables that are not there; build the store anew if they are of another form.
+        """Bring the tables up to date, or make them; a damaged SQLite file is moved aside and made anew.
 
         Raises:
-            ConfigError: the database does not answer, or refuses.
+            ConfigError: the database does not answer, refuses, is locked for good, or a newer Upon made it.
         """
-        try:
-            with self._engine.begin() as connection:
-                form = None
-                if inspect(connection).has_table(projection.name):
-                    form = connection.execute(select(projection.c.form)).scalar()
-                if form not in (None, FORM):
-                    metadata.drop_all(connection)
-                metadata.create_all(connection)
-                if form != FORM:
-                    connection.execute(insert(projection).values(form=FORM))
-        except SQLAlchemyError as error:
-            raise ConfigError(f"the task store {self.address} cannot be opened: {reason(error)}") from error
+        give_up = time.monotonic() + OPEN_WAIT
+        told = moved = False
+        while True:
+            try:
+                self._bring_up_to_date()
+                return
+            except Exception as error:
+                if fault(error) is Fault.DAMAGED and self._file is not None and not moved:
+                    self._move_aside(reason(error))
+                    moved = True
+                elif is_locked(error) and time.monotonic() < give_up:
+                    if not told:
+                        log.warning("waiting for the task store", action="store", reason=self.why(error))
+                        told = True
+                elif isinstance(error, DATABASE_ERRORS):
+                    raise ConfigError(f"the task store {self.address} cannot be opened: {self.why(error)}") from error
+                else:
+                    raise
+
+    def rebuild(self, why: str) -> None:
+        """Move a damaged SQLite file aside and make an empty store in its place. Raises as `open`."""
+        self._engine.dispose()
+        self._move_aside(why)
+        self.open()
 
     def positions(self) -> Positions:
         """Return how far the projection has come: the next offset of each partition."""
         with self._engine.connect() as connection:
-            return {(topic, number): next_ for topic, number, next_ in connection.execute(select(positions))}
+            return _positions(connection)
 
-    def write(self, changes: Changes) -> None:
-        """Apply changes and positions in one transaction.
+    def write(self, change: Callable[[Positions], Changes]) -> None:
+        """Apply changes and their positions in one transaction, while no other service writes.
+
+        Args:
+            change: gives the changes, told which offsets are the next to take in; another service may have come first.
 
         Raises:
-            SQLAlchemyError: nothing was written.
+            SQLAlchemyError, StoreDamaged: nothing was written. `upon.service.faults` tells what it means.
         """
-        with self._engine.begin() as connection:
-            for statement, rows in (
-                (self._accept, changes.accepted),
-                (self._start, changes.started),
-                (self._end, changes.ended),
-                (self._bury, changes.dead),
-                (self._place, [{"topic": t, "partition": p, "next": n} for (t, p), n in changes.positions.items()]),
-            ):
-                if rows:
-                    connection.execute(statement, rows)
+        self._check_file()
+        with self._writing() as connection:
+            self._upserts.write(connection, change(_positions(connection)))
+
+    def place(self, places: Positions) -> None:
+        """Set positions, forward or back. Raises as `write`."""
+        with self._writing() as connection:
+            self._upserts.place(connection, places)
+
+    def change(self, statements: Callable[[Connection], R]) -> R:
+        """Run statements in one transaction, while no other service writes. Raises as `write`."""
+        with self._writing() as connection:
+            return statements(connection)
 
     async def read(self, query: Callable[..., R], *args: Any) -> R:
         """Run a function of `upon.service.queries` in a reader's thread.
 
         Raises:
-            ServiceUnavailable: the database does not answer.
+            ServiceUnavailable: the database does not answer, or is damaged and about to be made anew.
         """
 
         def run() -> R:
@@ -116,8 +152,62 @@ class Store:
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
-        except DBAPIError as error:
-            raise ServiceUnavailable(f"the task store does not answer: {reason(error)}; ask again later") from error
+        except (*DATABASE_ERRORS, StoreDamaged, UnicodeDecodeError) as error:
+            if fault(error) is Fault.DAMAGED and self._file is not None:
+                self.on_damage()
+                raise ServiceUnavailable(
+                    f"the task store is damaged ({reason(error)}); it is built anew from Kafka: ask again soon"
+                ) from error
+            raise ServiceUnavailable(f"the task store does not answer: {self.why(error)}; ask again later") from error
+
+    def why(self, error: Exception) -> str:
+        """Return what the database said, with who holds its lock."""
+        said = reason(error)
+        if self._file is not None and is_locked(error):
+            return f"{said}: {self._file} is locked by {_holders(self._file) or 'another process'}"
+        return said
+
+    def _bring_up_to_date(self) -> None:
+        with self._engine.connect() as connection:
+            current = schema.is_current(connection)
+        if not current:
+            with self._writing() as connection:  # of several services the first does it
+                schema.bring_up_to_date(connection)
+        if self._file is not None:
+            self._inode = os.stat(self._file).st_ino
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that no other service writes beside."""
+        with self._engine.connect().execution_options(upon_writes=True) as connection, connection.begin():
+            if not self._sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PROJECTION_LOCK})
+            yield connection
+
+    def _check_file(self) -> None:
+        if self._file is None:
+            return
+        try:
+            same = os.stat(self._file).st_ino == self._inode
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreDamaged(f"{self._file} was deleted or replaced while it was open")
+
+    def _move_aside(self, why: str) -> None:
+        assert self._file is not None
+        kept = self._file.with_name(f"{self._file.name}.damaged")
+        self._engine.dispose()
+        for suffix in ("", "-wal", "-shm"):
+            there, aside = Path(f"{self._file}{suffix}"), Path(f"{kept}{suffix}")
+            aside.unlink(missing_ok=True)
+            if there.exists():
+                os.replace(there, aside)
+        at = time.strftime("%Y-%m-%d %H:%M:%S")
+        self.note = f"the task store was damaged at {at} ({why}): built anew from Kafka, the old file is {kept}"
+        log.error(
+            "the task store is damaged, it is built anew from Kafka", action="rebuild", reason=why, kept=str(kept)
+        )
 
     def close(self) -> None:
         """Close all connections, after the reads under way."""
@@ -139,7 +229,7 @@ def shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def reason(error: SQLAlchemyError) -> str:
+def reason(error: Exception) -> str:
     """Return what a database said, on one line, without SQLAlchemy's frame around it."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
@@ -162,48 +252,38 @@ def _engine(url: str | URL) -> Engine:
         raise ConfigError(f"database {shown(parsed)}: {error}; pip install 'upon[postgres]'") from error
     if kind == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin as SQLite means it, in place of the driver's guess; a writer takes its lock before it reads."""
+    writes = connection.get_execution_options().get("upon_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # `_begin_sqlite` begins
     for pragma in (
+        f"busy_timeout = {int(LOCK_WAIT * 1000)}",
         "journal_mode = WAL",  # readers do not wait for the writer
         "synchronous = NORMAL",  # rows and positions go back together after a power cut, and Kafka has them still
-        "busy_timeout = 10000",
         "cache_size = -16000",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _upserts(dialect: str) -> tuple[Insert, ...]:
-    """Return the statements that apply accepted, started, ended and dead rows, and positions."""
-    upsert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    # literals, for executemany takes no lists as parameters
-    unfinished = literal_column("tasks.status").in_([literal_column(f"'{s}'") for s in ("pending", "running")])
-    unnamed = tasks.c.function == literal_column("''")  # a row that only a `started` has made
+def _positions(connection: Connection) -> Positions:
+    return {(topic, number): next_ for topic, number, next_ in connection.execute(select(positions))}
 
-    accepted = upsert(tasks)
-    filled = ("function", "version", "site", "principal", "items", "submitted", "rule", "rule_revision", "event_id")
-    accepted = accepted.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: accepted.excluded[name] for name in (*filled, "cause", "accepted")},
-        where=tasks.c.accepted != true(),
-    )
-    started = upsert(tasks)
-    started = started.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: started.excluded[name] for name in ("status", "started", "attempts", "worker")},
-        where=unfinished & (tasks.c.attempts <= started.excluded.attempts),
-    )
-    ended = upsert(tasks)
-    said = ("status", "attempts", "worker", "started", "finished", "stored", "error", "result")
-    named = ("function", "version", "items", "rule", "rule_revision", "event_id", "cause")
-    ended = ended.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: ended.excluded[name] for name in said}
-        | {name: case((unnamed, ended.excluded[name]), else_=tasks.c[name]) for name in named},
-        where=unfinished,
-    )
-    placed = upsert(positions)
-    placed = placed.on_conflict_do_update(index_elements=["topic", "partition"], set_={"next": placed.excluded["next"]})
-    return accepted, started, ended, upsert(deadletters).on_conflict_do_nothing(index_elements=["id"]), placed
+
+def _holders(file: Path) -> str:
+    """Return the other processes that have a file open: who may hold its lock."""
+    found = []
+    for process in psutil.process_iter(["pid", "name"]):
+        try:
+            if process.pid != os.getpid() and any(one.path == str(file) for one in process.open_files()):
+                found.append(f"process {process.pid} ({process.info['name']})")
+        except psutil.Error:
+            continue
+    return ", ".join(found)

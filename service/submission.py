@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 from upon.errors import Conflict, FunctionNotFound, InputError, PayloadTooLarge
+from upon.ids import task_of
 from upon.kafka.batches import Entry, Lane
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.outbox import Outbox
@@ -58,11 +59,25 @@ class Submission:
         check_text("group", group, empty=True)
         registry = self._registrar.registry
         invocations = [one if one.code else registered(one, registry) for one in invocations]
+        for invocation in invocations:
+            if task_of(invocation.id)[1]:
+                raise InputError(f"task {invocation.id}: '#' and a number mark what is tried again: `upon tasks retry`")
+            check_invocation(invocation, registry)
+        return await self._send(topic, site, group, principal, invocations)
+
+    async def again(self, site: str, group: str, principal: str, invocation: Invocation) -> asyncio.Future[None]:
+        """Hand over an invocation of a further generation. Raises as `submit`."""
+        topic = self._topics.invocations(self._registrar.known_site(site))
+        check_invocation(invocation, self._registrar.registry)
+        return await self._send(topic, site, group, principal, [invocation])
+
+    async def _send(
+        self, topic: str, site: str, group: str, principal: str, invocations: Sequence[Invocation]
+    ) -> asyncio.Future[None]:
         now = time.time_ns()
         lanes: dict[str, Lane] = {}
         pairs = []
         for invocation in invocations:
-            check_invocation(invocation, registry)
             entry = invocation_entry(invocation, now)
             check_description(invocation, len(entry.body or b""))
             if (lane := lanes.get(invocation.code)) is None:

@@ -1,15 +1,19 @@
 """The tables of the task store: a projection of Kafka, and how far it has come.
 
-    tasks         one row per invocation: what the service lists; the result itself as the record had it
-    deadletters   one row per dead letter, the record whole
+    tasks         one row per task: what the service lists; the result itself as the record had it
+    generations   of tasks that were tried again (`upon tasks retry`): one row per generation, the newest included
+    deadletters   one row per dead letter, the record whole, and whether somebody dealt with it
     positions     (topic, partition) → the next offset to take in; written with the rows, in one transaction
-    projection    the form of these tables; another form than `FORM` is dropped and built again from Kafka
 
 Times are nanoseconds since the epoch, 0 = not yet. Only what is listed or filtered by is a column of its own:
 a result's payload may have 16 MB, and each index costs as much as the row.
+
+A change here needs a revision in `migrations`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -24,41 +28,57 @@ from sqlalchemy import (
     text,
 )
 
-FORM = 2
-"""Raise it when a table changes: the store is then built again from Kafka, as far back as its topics reach."""
-
 metadata = MetaData()
+
+
+def _task_columns() -> list[Column[Any]]:
+    return [
+        Column("function", String, nullable=False, server_default=""),
+        Column("version", BigInteger, nullable=False, server_default="0"),
+        Column("site", String, nullable=False, server_default=""),
+        Column("status", String, nullable=False),
+        Column("principal", String, nullable=False, server_default=""),
+        Column("group", String, nullable=False, server_default=""),  # who waits for the result: an Executor
+        Column("rule", String),
+        Column("rule_revision", BigInteger),
+        Column("event_id", String),
+        Column("subject", String),  # the event's
+        Column("items", BigInteger, nullable=False, server_default="0"),
+        Column("attempts", BigInteger, nullable=False, server_default="0"),
+        Column("worker", String, nullable=False, server_default=""),
+        Column("submitted", BigInteger, nullable=False, server_default="0"),
+        Column("started", BigInteger, nullable=False, server_default="0"),
+        Column("finished", BigInteger, nullable=False, server_default="0"),
+        Column("stored", BigInteger, nullable=False, server_default="0"),  # when the result came into this table
+        Column("accepted", Boolean, nullable=False),  # its invocation was seen (a result can come first)
+        Column("partition", BigInteger, nullable=False, server_default="-1"),  # where its invocation is in Kafka, to be
+        Column("record_offset", BigInteger, nullable=False, server_default="-1"),  # sent again; -1 = not seen
+        Column("cause", LargeBinary),  # messages.Cause
+        Column("error", LargeBinary),  # api.TaskError, MessagePack
+        Column("result", LargeBinary),  # messages.Result
+    ]
+
 
 tasks = Table(
     "tasks",
     metadata,
     Column("id", String, primary_key=True),
-    Column("function", String, nullable=False, server_default=""),
-    Column("version", BigInteger, nullable=False, server_default="0"),
-    Column("site", String, nullable=False, server_default=""),
-    Column("status", String, nullable=False),
-    Column("principal", String, nullable=False, server_default=""),
-    Column("rule", String),
-    Column("rule_revision", BigInteger),
-    Column("event_id", String),
-    Column("items", BigInteger, nullable=False, server_default="0"),
-    Column("attempts", BigInteger, nullable=False, server_default="0"),
-    Column("worker", String, nullable=False, server_default=""),
-    Column("submitted", BigInteger, nullable=False, server_default="0"),
-    Column("started", BigInteger, nullable=False, server_default="0"),
-    Column("finished", BigInteger, nullable=False, server_default="0"),
-    Column("stored", BigInteger, nullable=False, server_default="0"),  # when the result came into this table
-    Column("accepted", Boolean, nullable=False),  # its invocation was seen (a result can come first)
-    Column("cause", LargeBinary),  # messages.Cause
-    Column("error", LargeBinary),  # api.TaskError, MessagePack
-    Column("result", LargeBinary),  # messages.Result
+    Column("generation", BigInteger, nullable=False, server_default="0"),  # how often it was tried again by hand
+    *_task_columns(),
 )
 
-Index("tasks_newest", tasks.c.submitted)
-Index("tasks_unusual", tasks.c.submitted, sqlite_where=text("status <> 'succeeded'"),
-      postgresql_where=text("status <> 'succeeded'"))  # fmt: skip
-Index("tasks_of_rule", tasks.c.rule, tasks.c.submitted, sqlite_where=text("rule IS NOT NULL"),
-      postgresql_where=text("rule IS NOT NULL"))  # fmt: skip
+_unusual, _fired = text("status <> 'succeeded'"), text("rule IS NOT NULL")
+Index("tasks_newest", tasks.c.submitted, tasks.c.id)
+Index("tasks_unusual", tasks.c.status, tasks.c.submitted, tasks.c.id, sqlite_where=_unusual, postgresql_where=_unusual)
+Index("tasks_of_rule", tasks.c.rule, tasks.c.submitted, tasks.c.id, sqlite_where=_fired, postgresql_where=_fired)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    *_task_columns(),
+)
 
 deadletters = Table(
     "deadletters",
@@ -66,9 +86,17 @@ deadletters = Table(
     Column("id", String, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("record", LargeBinary, nullable=False),  # messages.DeadLetter
+    *(
+        Column(name, String, nullable=False, server_default="")
+        for name in ("origin", "part", "reason", "rule", "action", "event_id", "function", "site")
+    ),
+    Column("status", String, nullable=False, server_default="open"),  # open, retried, dropped
+    Column("resolved", BigInteger, nullable=False, server_default="0"),
+    Column("resolved_by", String, nullable=False, server_default=""),
+    Column("size", BigInteger, nullable=False, server_default="0"),  # bytes of the record that could not be processed
 )
 
-Index("deadletters_newest", deadletters.c.at)
+Index("deadletters_newest", deadletters.c.at, deadletters.c.id)
 
 positions = Table(
     "positions",
@@ -77,5 +105,3 @@ positions = Table(
     Column("partition", Integer, primary_key=True),
     Column("next", BigInteger, nullable=False),
 )
-
-projection = Table("projection", metadata, Column("form", Integer, nullable=False))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Row
 
 from upon import api
-from upon.errors import InputError
+from upon.errors import InputError, ServiceUnavailable
 from upon.events import rfc3339
 from upon.messages import (
     FINAL,
@@ -24,6 +25,12 @@ from upon.messages import (
 )
 from upon.serialize import is_plain, loads_plain
 
+SHOWN_VALUE, SHOWN_HEADER, SHOWN_HEADERS = 64 * 1024, 1024, 100
+"""Bytes of a dead letter's value, of its key and of a header that are shown, and how many headers."""
+LISTED_MESSAGE = 500
+"""Characters of an error's message in a listing."""
+
+M = TypeVar("M")
 _unpack_error = msgspec.msgpack.Decoder(api.TaskError).decode
 
 
@@ -107,24 +114,39 @@ def site(status: SiteStatus, up: bool) -> api.Site:
 
 
 def listed_task(row: Row[Any], usual: float | None = None) -> api.Task:
-    """Return a task without result, timings and stdout, from a row of `queries.LISTED`.
+    """Return a task without result, timings, stdout and traceback, from a row of `queries.LISTED`.
 
     Args:
         usual: s that its function usually takes, if its site says that it runs far beyond it.
     """
-    return api.Task(**_task(row), usual=None if row.status in FINAL else usual)
+    fields = _task(row)
+    if (error := fields["error"]) is not None:
+        fields["error"] = api.TaskError(type=error.type, message=error.message[:LISTED_MESSAGE], traceback="")
+    return api.Task(**fields, usual=None if row.status in FINAL else usual)
 
 
-def whole_task(row: Row[Any]) -> api.Task:
+def detailed_task(row: Row[Any], result: Result | None, usual: float | None = None) -> api.Task:
+    """Return a task of a listing with its result and output; None: it has none, or it is too large to be listed."""
+    shown = listed_task(row, usual)
+    if result is not None:
+        value = _value(result) if row.status == "succeeded" else None
+        return msgspec.structs.replace(shown, result=value, stdout=result.stdout)
+    if row.status == "succeeded":
+        return msgspec.structs.replace(shown, result={"python": f"too large to be listed: upon tasks show {row.id}"})
+    return shown
+
+
+def whole_task(row: Row[Any], history: Sequence[Row[Any]] = ()) -> api.Task:
     """Return all that is known of a task."""
-    result = decode(row.result, Result) if row.result is not None else None
-    cause = decode(row.cause, Cause) if row.cause is not None else None
+    result = stored(row.result, Result) if row.result is not None else None
+    cause = stored(row.cause, Cause) if row.cause is not None else None
     timings = result.timings if result is not None else Timings(started=row.started)
     return api.Task(
         **_task(row),
         result=_value(result) if result is not None and row.status == "succeeded" else None,
         timings=hops(cause, row.submitted, timings, row.stored),
         stdout=result.stdout if result is not None else "",
+        history=[generation(one) for one in history],
     )
 
 
@@ -145,17 +167,64 @@ def hops(cause: Cause | None, submitted: int, timings: Timings, stored: int) -> 
     return [api.Hop(name=name, at=at, after=round((ns - taken[0][1]) / 1e6, 3)) for name, ns, at in taken]
 
 
-def dead_letter(record: bytes) -> api.DeadLetterView:
-    letter = decode(record, DeadLetter)
+def listed_letter(row: Row[Any]) -> api.DeadLetterView:
+    """Return a dead letter without what it holds."""
+    return api.DeadLetterView(**_letter(row))
+
+
+def whole_letter(row: Row[Any]) -> api.DeadLetterView:
+    """Return a dead letter with the beginning of what it holds."""
+    letter = stored(row.record, DeadLetter)
     return api.DeadLetterView(
-        id=letter.id,
-        origin=letter.origin,
-        part=letter.part,
-        reason=letter.reason,
-        value=letter.value.decode(errors="backslashreplace"),
+        **_letter(row),
         attempts=letter.attempts,
-        at=moment(letter.at) or "",
+        key=_shown(letter.key, SHOWN_HEADER),
+        value=_shown(letter.value, SHOWN_VALUE),
+        headers={name: _shown(data, SHOWN_HEADER) for name, data in letter.headers[:SHOWN_HEADERS]},
     )
+
+
+def generation(row: Row[Any]) -> api.Generation:
+    """Return what became of a task before it was tried again."""
+    return api.Generation(
+        generation=row.generation,
+        status=row.status,
+        site=row.site,
+        attempts=row.attempts,
+        worker=row.worker,
+        submitted=moment(row.submitted),
+        started=moment(row.started),
+        finished=moment(row.finished),
+        error=_unpack_error(row.error) if row.error is not None else None,
+    )
+
+
+def stored(record: bytes, kind: type[M]) -> M:
+    """Return a record that the store holds.
+
+    Raises:
+        ServiceUnavailable: it cannot be read; the request is not at fault.
+    """
+    try:
+        return decode(record, kind)
+    except InputError as error:
+        raise ServiceUnavailable(
+            f"the task store holds what cannot be read ({error}): its file may be damaged"
+        ) from error
+
+
+def _shown(data: bytes, length: int) -> str:
+    text = data[:length].decode(errors="backslashreplace")
+    return text if len(data) <= length else f"{text}… ({len(data):,} bytes)"
+
+
+def _letter(row: Row[Any]) -> dict[str, Any]:
+    about = ("id", "origin", "part", "reason", "rule", "action", "event_id", "function", "site", "status", "size")
+    return {name: getattr(row, name) for name in about} | {
+        "resolved": moment(row.resolved),
+        "resolved_by": row.resolved_by,
+        "at": moment(row.at) or "",
+    }
 
 
 def _task(row: Row[Any]) -> dict[str, Any]:
@@ -177,7 +246,9 @@ def _task(row: Row[Any]) -> dict[str, Any]:
         "worker": row.worker,
         "duration": round((row.finished - row.started) / 1e6, 3) if row.started and row.finished else None,
         "error": _unpack_error(row.error) if row.error is not None else None,
-        "event": _event(decode(row.cause, Cause)) if row.cause is not None else None,
+        "event": _event(stored(row.cause, Cause)) if row.cause is not None else None,
+        "group": row.group,
+        "generation": row.generation,
     }
 
 

@@ -7,11 +7,15 @@ REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and
     POST /v1/rules/check, /prune  NewRules       → list[Rule]          GET /v1/rules/{name}/history → list[RuleThen]
     POST /v1/rules/{name}/enable, /disable, /rollback?revision= → Rule
     POST /v1/invocations        NewInvocation    → Submitted           (202)
-    GET  /v1/tasks?status=&rule=&function=&site=&limit=  → list[Task]
+    GET  /v1/tasks?status=&rule=&function=&site=&…       → list[Task]
     GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
+    POST /v1/tasks/retry, /v1/tasks/cancel      TaskChoice → Dealt     (202)
     POST /v1/events             one CloudEvent or a list → Published   (202)
-    GET  /v1/sites              → list[Site]     GET /v1/deadletters?limit= → list[DeadLetterView]
-    GET  /v1/status             → SystemStatus
+    GET  /v1/events?since=&type=&subject=&limit=         → list[EventRecord]
+    GET  /v1/sites              → list[Site]
+    GET  /v1/deadletters?rule=&reason=&since=&…          → list[DeadLetterView], /v1/deadletters/{id}
+    POST /v1/deadletters/retry, /v1/deadletters/drop     LetterChoice → Dealt     (202)
+    GET  /v1/status             → SystemStatus   GET /v1/summary → Summary
     GET  /v1/stream             WebSocket: `FromClient` up, `FromService` down
 
 An error is a `Problem` with a fitting status code; `error` is a class of `upon.errors`, so a client raises the same.
@@ -147,8 +151,25 @@ class TaskCause(Body, frozen=True, kw_only=True):
     depth: int  # firings in the chain, this one included
 
 
+class Generation(Body, frozen=True, kw_only=True):
+    """What became of a task before it was tried again."""
+
+    generation: int
+    status: Status
+    site: str
+    attempts: int
+    worker: str
+    submitted: str | None
+    started: str | None
+    finished: str | None
+    error: TaskError | None
+
+
 class Task(Body, frozen=True, kw_only=True):
-    """One invocation as the task store has it. In listings `timings`, `stdout` and `result` are left empty."""
+    """A task as the task store has it, in its newest generation.
+
+    In listings `timings`, `history`, `stdout`, `result` and an error's traceback are left empty.
+    """
 
     id: str
     function: str
@@ -172,6 +193,25 @@ class Task(Body, frozen=True, kw_only=True):
     timings: list[Hop] = []
     stdout: str = ""
     usual: float | None = None  # s that its function usually takes, when this one runs far beyond it
+    group: str = ""  # the Executor that waits for it
+    generation: int = 0  # how often it was tried again by hand
+    history: list[Generation] = []  # the earlier generations, oldest first
+
+
+class TaskChoice(Body, frozen=True, kw_only=True):
+    """Tasks to retry or to cancel: these ids, or all that match, or all. At most so many at a time: `Dealt.after`."""
+
+    ids: list[str] | None = None
+    all: bool = False
+    function: str | None = None  # name[@version]
+    rule: str | None = None
+    group: str | None = None
+    site: str | None = None
+    subject: str | None = None
+    since: str | None = None  # RFC 3339, when it was submitted
+    until: str | None = None
+    status: Status | None = None  # retry: failed (default) or cancelled
+    after: str | None = None  # go on behind this id
 
 
 class Manager(Body, frozen=True, kw_only=True):
@@ -211,13 +251,68 @@ class Site(Body, frozen=True, kw_only=True):
 
 
 class DeadLetterView(Body, frozen=True, kw_only=True):
+    """What could not be processed. In listings `key`, `value` and `headers` are left empty."""
+
     id: str
-    origin: str
+    origin: str  # topic/partition/offset of the record
     part: str
     reason: str
-    value: str  # as text; what is no UTF-8 is escaped
-    attempts: int
+    rule: str
+    action: str
+    event_id: str
+    function: str
+    site: str
+    status: Literal["open", "retried", "dropped"]
+    resolved: str | None  # when somebody dealt with it
+    resolved_by: str
     at: str
+    size: int  # bytes of the value
+    attempts: int = 1
+    key: str = ""
+    value: str = ""  # as text, its beginning; what is no UTF-8 is escaped
+    headers: dict[str, str] = {}
+
+
+class LetterChoice(Body, frozen=True, kw_only=True):
+    """Open dead letters to retry or to drop: these ids, or all that match, or all; some at a time: `Dealt.after`."""
+
+    ids: list[str] | None = None
+    all: bool = False
+    rule: str | None = None
+    reason: str | None = None  # a part of the reason
+    since: str | None = None  # RFC 3339, when it was given up
+    until: str | None = None
+    after: str | None = None  # go on behind this id
+
+
+class NotDealt(Body, frozen=True, kw_only=True):
+    id: str
+    reason: str  # and what can be done
+
+
+class Dealt(Body, frozen=True, kw_only=True):
+    """What was done with what was chosen. `after`: there may be more, ask again with it; None: that was all."""
+
+    ids: list[str]
+    refused: list[NotDealt] = []
+    after: str | None = None
+
+
+class EventRecord(Body, frozen=True, kw_only=True):
+    """An event that is in Kafka still."""
+
+    event: dict[str, Any]  # JSON event format; without its data if the answer would be too long
+    recorded: str  # when Kafka had it
+    origin: str  # topic/partition/offset
+
+
+class Summary(Body, frozen=True, kw_only=True):
+    """What somebody should look at, in numbers."""
+
+    tasks: dict[str, int]  # pending, running, failed, cancelled → how many
+    deadletters: int  # that nobody dealt with
+    notes: list[str]  # what was amiss with the task store
+    retention: dict[str, str]  # what → for how long it is kept
 
 
 class SystemStatus(Body, frozen=True, kw_only=True):

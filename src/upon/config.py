@@ -185,6 +185,23 @@ class Settings(BaseSettings):
         0.1, gt=0, description="CPU time that one expression of a rule may take for one event"
     )
     sources: str = Field("", description="YAML file that names the event sources to run")
+    keep_tasks: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        30 * 86400.0, description="how long ended tasks stay in the task store, such as 30d; 0 = for ever"
+    )
+    keep_tasks_count: int = Field(1_000_000, ge=0, description="how many tasks stay there at most; 0 = all")
+    keep_deadletters: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        90 * 86400.0, description="how long dead letters stay there; 0 = for ever"
+    )
+    keep_deadletters_count: int = Field(100_000, ge=0, description="how many dead letters stay there; 0 = all")
+    keep_sites: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        30 * 86400.0, description="how long a site that is not heard of any more is listed; 0 = for ever"
+    )
+    keep_kafka: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        7 * 86400.0, description="how long Kafka keeps events, invocations, results, dead letters; 0 = for ever"
+    )
+    keep_kafka_bytes: int = Field(
+        8 * 2**30, ge=0, description="how many bytes of them Kafka keeps in each partition at most; 0 = all"
+    )
     partitions: int = Field(4, ge=1, description="partitions of new events, results and invocations topics")
     replication: int = Field(1, ge=1, description="replication factor of new topics")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")

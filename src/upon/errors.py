@@ -10,7 +10,7 @@
     ├── ServiceError           the service said no, or could not be asked
     │   ├── ServiceUnavailable nobody answers at the service's address
     │   ├── NotAuthenticated   the token is missing or wrong
-    │   ├── FunctionNotFound, SiteNotFound, TaskNotFound, RuleNotFound
+    │   ├── FunctionNotFound, SiteNotFound, TaskNotFound, RuleNotFound, DeadLetterNotFound
     │   └── Conflict           the request contradicts what is there
     ├── TaskError              a task did not return a value (and it was not the function's own exception)
     │   ├── TaskTimeout        it ran longer than its timeout
@@ -113,6 +113,10 @@ class TaskNotFound(ServiceError):
 
 class RuleNotFound(ServiceError):
     """No rule has this name. `upon rules list` shows what there is."""
+
+
+class DeadLetterNotFound(ServiceError):
+    """No dead letter has this id. `upon deadletters list` shows what there is."""
 
 
 class Conflict(ServiceError):

@@ -47,3 +47,22 @@ def dead_letter_id(origin: str, part: str, about: str) -> str:
         A UUIDv5 (RFC 9562), 36 characters: whoever meets the record again writes the same letter.
     """
     return str(uuid.uuid5(DEAD_LETTERS, f"{origin}\x00{part}\x00{about}".encode(errors="backslashreplace").decode()))
+
+
+def generation_id(task: str, generation: int) -> str:
+    """Return the id of the invocation that does `task` again, for the `generation`-th time; 0 is the first: the task's.
+
+    What is tried again by hand is a further invocation of the same task. It has an id of its own, so that whoever has
+    done the earlier one does not take it for a repetition.
+    """
+    return f"{task}#{generation}" if generation else task
+
+
+def task_of(invocation: str) -> tuple[str, int]:
+    """Return the task that an invocation's id belongs to, and the generation. Any text is an id."""
+    if "#" not in invocation:
+        return invocation, 0
+    task, _, number = invocation.rpartition("#")
+    if task and number.isascii() and number.isdigit() and len(number) <= 6 and number[0] != "0":
+        return task, int(number)
+    return invocation, 0

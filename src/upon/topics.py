@@ -15,6 +15,7 @@ A prefix (default ``upon``) lets several deployments share a cluster.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from upon.errors import ConfigError
@@ -114,6 +115,19 @@ class Topics:
     def of_site(self, site: str, partitions: int = 4) -> list[TopicSpec]:
         """Return the topics that one site needs."""
         return [TopicSpec(self.invocations(site), partitions, _LARGE), TopicSpec(self.control(site), 1)]
+
+
+def kept(specs: Iterable[TopicSpec], seconds: float, bytes_: int) -> dict[str, dict[str, str]]:
+    """Return the settings that limit what Kafka keeps, by topic; compacted topics keep the newest of each key.
+
+    Args:
+        seconds, bytes_: how long, and how much in each partition; 0 = no limit.
+    """
+    limits = {
+        "retention.ms": str(int(seconds * 1000)) if seconds else "-1",
+        "retention.bytes": str(bytes_) if bytes_ else "-1",
+    }
+    return {spec.name: limits for spec in specs if spec.config.get("cleanup.policy") != "compact"}
 
 
 def checked_site(site: str) -> str:

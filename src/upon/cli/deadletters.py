@@ -1,37 +1,87 @@
-"""`upon deadletters`: what could not be processed, and why."""
+"""`upon deadletters`: what could not be processed, and why; try it again, or be done with it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upon.cli.options import HomeOption, JsonOption, connect
+from upon.cli.times import SinceOption, UntilOption, moment
 
-app = typer.Typer(help="See what could not be processed, and why.")
-SHOW_AMONG = 1000
-"""How many of the newest dead letters `show` looks through."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from upon.api import DeadLetterView, Dealt, LetterChoice
+    from upon.sdk.client import Client
+
+app = typer.Typer(help="See what could not be processed, and why; try it again, or drop it.")
+
+
+class StatusName(StrEnum):
+    """Which dead letters."""
+
+    open = "open"
+    retried = "retried"
+    dropped = "dropped"
+    all = "all"
+
+
+RuleOption = Annotated[str | None, typer.Option(help="only those of this rule")]
+ReasonOption = Annotated[str | None, typer.Option(help="only those with this text in their reason")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="their ids, or the beginnings of them", metavar="[ID…]")]
+AllOption = Annotated[bool, typer.Option("--all", help="all that are open")]
 
 
 @app.command("list")
 def list_(
+    *,
+    status: Annotated[StatusName, typer.Option(help="open: nobody has dealt with them")] = StatusName.open,
+    rule: RuleOption = None,
+    reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    after: Annotated[
+        str | None, typer.Option(help="the next page: the last id of the one before", metavar="ID")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="the newest so many")] = 50,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """List dead letters, newest first.
 
-    Example: upon deadletters list
+    Example: upon deadletters list --rule thumbnails --since 1d
     """
     from upon.cli.output import SHORT_ID, print_json, print_table, short, when
 
     with connect(home) as client:
-        found = client.deadletters(limit=limit)
+        found = client.deadletters(
+            status=status.value,
+            rule=rule,
+            reason=reason,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            after=_whole_id(client, after) if after else None,
+            limit=limit,
+        )
     if as_json:
         print_json(found)
         return
-    rows = ((d.id[:SHORT_ID], when(d.at), d.part, d.origin, short(d.reason, 120)) for d in found)
-    print_table(("id", "at", "given up by", "from", "reason"), rows, "no dead letters")
+    rows = (
+        (
+            d.id[:SHORT_ID],
+            when(d.at),
+            d.status,
+            d.rule or d.part,
+            short(d.event_id or d.origin, 40),
+            short(d.reason, 120),
+        )
+        for d in found
+    )
+    print_table(("id", "at", "status", "of", "about", "reason"), rows, "no dead letters")
+    if len(found) == limit:
+        typer.echo(f"there may be more: --after {found[-1].id[:SHORT_ID]}", err=True)
 
 
 @app.command()
@@ -40,28 +90,112 @@ def show(
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Show one dead letter whole.
+    """Show one dead letter: what it is about, why it is here, and what it holds (a long value: its beginning).
 
     Example: upon deadletters show 3f2a9c1e
     """
-    from rich.text import Text
-
-    from upon.cli.output import console, print_json, when
-    from upon.errors import ServiceError
+    from upon.cli.output import print_json
 
     with connect(home) as client:
-        found = [letter for letter in client.deadletters(limit=SHOW_AMONG) if letter.id.startswith(id)]
-    if len(found) != 1:
-        what = f"{len(found)} dead letters begin with" if found else "no dead letter has the id"
-        raise ServiceError(f"{what} {id}; `upon deadletters list` shows what there is")
-    (letter,) = found
+        letter = client.deadletter(id)
     if as_json:
         print_json(letter)
-        return
+    else:
+        _print(letter)
+
+
+@app.command()
+def retry(
+    ids: IdsArgument = None,
+    *,
+    rule: RuleOption = None,
+    reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: AllOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Try dead letters again: the rule that could not fire fires for that event alone, and once, however often you ask.
+
+    Example: upon deadletters retry --rule thumbnails --since 1d
+    """
+    _deal(ids, rule, reason, since, until, all_, as_json, home, "tried again", lambda client: client.retry_deadletters)
+
+
+@app.command()
+def drop(
+    ids: IdsArgument = None,
+    *,
+    rule: RuleOption = None,
+    reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: AllOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Be done with dead letters: they are no longer open; `list --status dropped` shows them.
+
+    Example: upon deadletters drop 3f2a9c1e
+    """
+    _deal(ids, rule, reason, since, until, all_, as_json, home, "dropped", lambda client: client.drop_deadletters)
+
+
+def _deal(  # noqa: PLR0917
+    ids: list[str] | None,
+    rule: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    all_: bool,
+    as_json: bool,
+    home: HomeOption,
+    done: str,
+    how: Callable[[Client], Callable[[LetterChoice], Dealt]],
+) -> None:
+    from upon.api import LetterChoice
+    from upon.cli.dealing import deal
+
+    with connect(home) as client:
+        choice = LetterChoice(
+            ids=[_whole_id(client, id) for id in ids] if ids else None,
+            rule=rule,
+            reason=reason,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            all=all_,
+        )
+        deal(how(client), choice, done, as_json)
+
+
+def _whole_id(client: Client, id: str) -> str:
+    return id if len(id) >= 36 else client.deadletter(id).id
+
+
+def _print(letter: DeadLetterView) -> None:
+    from rich.text import Text
+
+    from upon.cli.output import console, when
+
     out = console()
-    out.print(Text(letter.id, "bold"), soft_wrap=True)
-    facts = {"given up": when(letter.at), "by": letter.part, "from": letter.origin, "attempts": str(letter.attempts)}
+    out.print(Text(letter.id, "bold"), Text(letter.status), soft_wrap=True)
+    dealt = f"{when(letter.resolved)} by {letter.resolved_by}" if letter.resolved else ""
+    facts = {
+        "given up": f"{when(letter.at)} by {letter.part}",
+        "rule": letter.rule,
+        "event": letter.event_id,
+        "function": letter.function,
+        "site": letter.site,
+        "from": letter.origin,
+        letter.status: dealt,
+        "key": letter.key,
+        "size": f"{letter.size:,} bytes",
+    }
     for name, fact in facts.items():
-        out.print(Text(f"{name:<10}", "dim"), Text(fact), sep="", soft_wrap=True)
+        if fact:
+            out.print(Text(f"{name:<10}", "dim"), Text(fact), sep="", soft_wrap=True)
+    for name, data in letter.headers.items():
+        out.print(Text("header    ", "dim"), Text(f"{name}: {data}"), sep="", soft_wrap=True)
     out.print(Text(f"\n{letter.reason}\n", "red"), soft_wrap=True)
     out.print(Text(letter.value), soft_wrap=True)

@@ -136,6 +136,23 @@ def _running(settings: Settings) -> Iterator[Finding]:
         well = part["state"] in ("up", "external")
         said = f"{part['state']}{': ' if part['reason'] else ''}{part['reason']}"
         yield Finding(name, well, said, f"see `upon logs {name}`; {settings.places.logs}/{name}.log")
+    yield from _attention(settings, state.service)
+
+
+def _attention(settings: Settings, service: str) -> Iterator[Finding]:
+    """Tell of failed tasks and dead letters; they are the users' to look at, and no fault of the system."""
+    from upon.cli.attention import attention
+    from upon.errors import UponError
+    from upon.sdk.client import Client
+
+    try:
+        with Client(home=settings.home, service=service) as client:
+            found = attention(client.summary())
+    except UponError as error:
+        yield Finding("task store", False, str(error), f"see {settings.places.logs}/service.log")
+        return
+    for line in found:
+        yield Finding("tasks", True, line)
 
 
 def _print(findings: list[Finding]) -> None:

@@ -62,6 +62,7 @@ def apply(
 
     Example: upon rules apply rules.yaml
     """
+    from upon.cli.attention import attention
     from upon.cli.output import print_json
 
     texts = [(file, _read(file)) for file in files]
@@ -74,12 +75,15 @@ def apply(
         applied = [
             rule for file, text in texts for rule in client.apply_rules(text, origin(file), again=again, prune=prune)
         ]
+        told = [] if as_json else attention(client.summary())
     if as_json:
         print_json(applied)
         return
     _warn(applied)
     for rule in applied:
         typer.echo(_said(rule))
+    for line in told:
+        typer.echo(f"there are {line}" if line[0].isdigit() else line, err=True)
 
 
 @app.command()

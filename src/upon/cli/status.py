@@ -11,6 +11,7 @@ import typer
 from upon.cli.up import HomeOption
 
 if TYPE_CHECKING:
+    from upon.api import Summary
     from upon.embedded.state import SystemState
 
 
@@ -42,16 +43,18 @@ def status(
 
 def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) -> None:
     """Add what only the parts know: workers, as the site's dispatcher reports them, lag, each source's state now."""
+    from msgspec import to_builtins
+
     from upon.embedded.parts import KAFKA, STATUS_ORDER
     from upon.triggers import report
 
     workers: dict[str, Any] = {"state": "stopped" if state is None else "unknown", "pids": [], "restarts": 0}
     workers |= {"busy": 0, "free": 0}
-    lag = None
+    lag = summary = None
     parts = view["parts"]
     if state is not None and parts["service"]["state"] == "up" and parts[KAFKA]["state"] in ("up", "external"):
-        workers, lag = _ask_service(home, state)
-    view["lag"] = lag
+        workers, lag, summary = _ask_service(home, state)
+    view["lag"], view["summary"] = lag, to_builtins(summary)
     if (found := report.read(home)) is not None and parts["sources"]["state"] == "up":
         parts["sources"]["info"] = {
             "file": found.file,
@@ -62,15 +65,15 @@ def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) ->
     view["parts"] = {name: {**parts, "workers": workers}[name] for name in STATUS_ORDER}
 
 
-def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[str, int] | None]:
+def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[str, int] | None, Summary | None]:
     from upon.errors import UponError
     from upon.sdk.client import Client
 
     try:
         with Client(home=home, service=state.service) as client:
-            system = client.status()
+            system, summary = client.status(), client.summary()
     except UponError:
-        return {"state": "unknown", "pids": [], "restarts": 0, "busy": 0, "free": 0}, None
+        return {"state": "unknown", "pids": [], "restarts": 0, "busy": 0, "free": 0}, None, None
     long = [one for site in system.sites if site.name == state.site for one in site.stragglers]
     managers = [m for site in system.sites if site.name == state.site and site.state == "up" for m in site.managers]
     busy, slots = sum(m.busy for m in managers), sum(m.slots for m in managers)
@@ -82,13 +85,17 @@ def _ask_service(home: Path, state: SystemState) -> tuple[dict[str, Any], dict[s
         "free": slots - busy,
         "stragglers": [{"id": one.id, "function": one.function, "ran": one.ran, "usual": one.usual} for one in long],
     }
-    return workers, system.lag
+    return workers, system.lag, summary
 
 
 def _print(view: dict[str, Any]) -> None:
+    from msgspec import convert
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from upon.api import Summary
+    from upon.cli.attention import attention
 
     console = Console(highlight=False)
     if view["state"] == "stopped":
@@ -96,6 +103,12 @@ def _print(view: dict[str, Any]) -> None:
     else:
         console.print(_table(view, Table(box=None, pad_edge=False)))
         console.print(f"home {view['home']}", soft_wrap=True)
+        if view["summary"] is not None:
+            summary = convert(view["summary"], Summary)
+            for line in attention(summary):
+                console.print(Text(line, "yellow"), soft_wrap=True)
+            kept = "; ".join(f"{what} {how}" for what, how in summary.retention.items())
+            console.print(Text(f"kept: {kept}", "dim"), soft_wrap=True)
     for trouble in view["troubles"]:
         console.print(Text("!", "bold red"), Text(trouble), soft_wrap=True)
 

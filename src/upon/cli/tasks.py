@@ -1,4 +1,4 @@
-"""`upon tasks`: what ran, what runs, how it went, and stop it."""
+"""`upon tasks`: what ran, what runs, how it went; stop it, do it again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upon.cli.options import HomeOption, JsonOption, connect
+from upon.cli.times import SinceOption, UntilOption, moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from upon.messages import Status
     from upon.sdk.client import Client
 
-app = typer.Typer(help="List tasks, show one with its timings, cancel.")
+app = typer.Typer(help="List tasks, show one with its timings, cancel, retry.")
 PREFIX_AMONG = 1000
 """How many of the newest tasks an abbreviated id is looked up in."""
 FULL_LENGTH = 36
@@ -33,35 +34,75 @@ class StatusName(StrEnum):
     cancelled = "cancelled"
 
 
+class Retried(StrEnum):
+    """What can be tried again."""
+
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+FunctionOption = Annotated[str | None, typer.Option(help="only tasks of this function, NAME or NAME@VERSION")]
+RuleOption = Annotated[str | None, typer.Option(help="only tasks that this rule fired")]
+SiteOption = Annotated[str | None, typer.Option(help="only tasks at this site")]
+GroupOption = Annotated[str | None, typer.Option(help="only tasks of this Executor, as `tasks show` names it")]
+SubjectOption = Annotated[str | None, typer.Option(help="only tasks whose event has this subject")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="their ids, or the beginnings of them", metavar="[ID…]")]
+
+
 @app.command("list")
 def list_(
     *,
     status: Annotated[StatusName | None, typer.Option(help="only tasks that are so")] = None,
-    rule: Annotated[str | None, typer.Option(help="only tasks that this rule fired")] = None,
-    function: Annotated[str | None, typer.Option(help="only tasks of this function")] = None,
-    site: Annotated[str | None, typer.Option(help="only tasks at this site")] = None,
+    rule: RuleOption = None,
+    function: FunctionOption = None,
+    site: SiteOption = None,
+    group: GroupOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    after: Annotated[
+        str | None, typer.Option(help="the next page: the last id of the one before", metavar="ID")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="the newest so many")] = 50,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """List tasks, newest first.
+    """List tasks, newest first, and count those that have not succeeded; as JSON with results and output.
 
-    Example: upon tasks list --status failed --limit 10
+    Example: upon tasks list --status failed --since 2h
     """
-    from upon.cli.output import SHORT_ID, coloured, milliseconds, print_json, print_table, when
+    from upon.cli.output import SHORT_ID, coloured, milliseconds, print_json, print_table, short, when
 
     chosen: Status | None = status.value if status else None
     with connect(home) as client:
-        found = client.tasks(status=chosen, rule=rule, function=function, site=site, limit=limit)
+        found = client.tasks(
+            status=chosen,
+            rule=rule,
+            function=function,
+            site=site,
+            group=group,
+            subject=subject,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            after=whole_id(client, after) if after else None,
+            details=as_json,
+            limit=limit,
+        )
+        counts = {} if as_json else client.summary().tasks
     if as_json:
         print_json(found)
         return
     rows = (
-        (t.id[:SHORT_ID], coloured(t.status), _function(t), t.site, t.rule, when(t.submitted), milliseconds(t.duration),
-         t.error.type if t.error else _beyond(t))
+        (t.id[:SHORT_ID], coloured(t.status), _function(t), short(t.event.subject if t.event else "", 40), t.site,
+         t.rule, when(t.submitted), milliseconds(t.duration), t.error.type if t.error else _beyond(t))
         for t in found
     )  # fmt: skip
-    print_table(("id", "status", "function", "site", "rule", "submitted", "took", "error"), rows, "no tasks")
+    headings = ("id", "status", "function", "subject", "site", "rule", "submitted", "took", "error")
+    print_table(headings, rows, "no tasks")
+    if len(found) == limit:
+        typer.echo(f"there may be more: --after {found[-1].id[:SHORT_ID]}", err=True)
+    if some := ", ".join(f"{count:,} {name}" for name, count in counts.items() if count):
+        typer.echo(f"in all: {some}", err=True)
 
 
 @app.command()
@@ -86,17 +127,78 @@ def show(
 
 @app.command()
 def cancel(
-    ids: Annotated[list[str], typer.Argument(help="ids of tasks, or their beginnings", metavar="ID…")],
+    ids: IdsArgument = None,
+    *,
+    rule: RuleOption = None,
+    function: FunctionOption = None,
+    site: SiteOption = None,
+    group: GroupOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="all that are queued or run")] = False,
+    as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Cancel tasks: one that is queued never starts, one that runs is killed, one that is done stays as it is.
 
-    Example: upon tasks cancel 3f2a9c1e
+    Example: upon tasks cancel --rule thumbnails
     """
+    from upon.api import TaskChoice
+    from upon.cli.dealing import deal
+
     with connect(home) as client:
-        for id in [whole_id(client, one) for one in ids]:
-            client.cancel(id)
-            typer.echo(f"asked to cancel {id}")
+        choice = TaskChoice(
+            ids=[whole_id(client, id) for id in ids] if ids else None,
+            rule=rule,
+            function=function,
+            site=site,
+            group=group,
+            subject=subject,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            all=all_,
+        )
+        deal(client.cancel_tasks, choice, "asked to cancel", as_json)
+
+
+@app.command()
+def retry(
+    ids: IdsArgument = None,
+    *,
+    status: Annotated[Retried, typer.Option(help="which to try again")] = Retried.failed,
+    rule: RuleOption = None,
+    function: FunctionOption = None,
+    site: SiteOption = None,
+    group: GroupOption = None,
+    subject: SubjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="all that failed")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Do tasks that failed once more, with the same arguments and the same code; what became of them before is kept.
+
+    Example: upon tasks retry --function thumbs.make --since 1d
+    """
+    from upon.api import TaskChoice
+    from upon.cli.dealing import deal
+
+    with connect(home) as client:
+        choice = TaskChoice(
+            ids=[whole_id(client, id) for id in ids] if ids else None,
+            status=None if ids else status.value,
+            rule=rule,
+            function=function,
+            site=site,
+            group=group,
+            subject=subject,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            all=all_,
+        )
+        deal(client.retry_tasks, choice, "run again", as_json)
 
 
 def whole_id(client: Client, id: str) -> str:
@@ -147,6 +249,7 @@ def _print(task: Task, out: Console) -> None:
         "attempts": str(task.attempts),
         "took": milliseconds(task.duration),
         "by": task.principal,
+        "executor": task.group,
         "rule": f"{task.rule}@{task.rule_revision}" if task.rule else "",
     }
     if task.event is not None:
@@ -158,6 +261,9 @@ def _print(task: Task, out: Console) -> None:
     for name, fact in facts.items():
         if fact:
             out.print(Text(f"{name:<10}", "dim"), Text(fact), sep="", soft_wrap=True)
+    for one in task.history:
+        said = f": {one.error.type}: {short(one.error.message, 200)}" if one.error else ""
+        out.print(Text("before    ", "dim"), Text(f"{one.finished or ''} {one.status}{said}"), sep="", soft_wrap=True)
     _print_hops(task)
     if task.stdout:
         out.print(Text("\nprinted", "dim"))

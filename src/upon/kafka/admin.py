@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upon.errors import KafkaError
 from upon.kafka.clients import unavailable
@@ -64,6 +64,48 @@ async def ensure_topics(kafka: str, specs: Iterable[TopicSpec], replication: int
             if code and error is not TopicAlreadyExistsError:
                 raise KafkaError(f"topic {name} was not created: {error.__name__} {message[0] if message else ''}")
         await _until_led(client, [spec.name for spec in new])
+
+
+async def set_topic_limits(kafka: str, limits: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Set settings of topics that are there, where they are others; what else was set on a topic stays.
+
+    Returns:
+        The topics that were changed.
+
+    Raises:
+        KafkaUnavailable: no broker answers.
+        KafkaError: the broker refuses.
+    """
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+    from aiokafka.errors import for_code
+
+    changed: list[str] = []
+    async with admin_client(kafka) as client:
+        for topic, wanted in limits.items():
+            found = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            now, own = _settings(found)
+            if all(now.get(name) == value for name, value in wanted.items()):
+                continue
+            resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs={**own, **wanted})
+            for answer in await client.alter_configs([resource]):
+                for code, message, *_ in getattr(answer, "resources", ()):
+                    if code:
+                        raise KafkaError(f"topic {topic}: its limits were not set: {for_code(code).__name__} {message}")
+            changed.append(topic)
+    return changed
+
+
+def _settings(answers: Iterable[Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return a topic's settings in force, and those that were set on the topic itself (source 1)."""
+    now: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for answer in answers:
+        for _, _, _, _, entries in answer.resources:
+            for name, value, _, source, *_ in entries:
+                now[name] = value
+                if source in (1, False):  # DYNAMIC_TOPIC_CONFIG; version 0 of the request says `is_default`
+                    own[name] = value
+    return now, own
 
 
 async def _until_led(client: AIOKafkaAdminClient, names: list[str], timeout: float = 30.0) -> None:

@@ -30,15 +30,21 @@ _raw = msgspec.Raw
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """One entry is one record. Many are under way at once, in order."""
+    """One entry is one record. Many are under way at once, in order. `headers`: of every record of the lane."""
 
     max_count: int = 1
     window: int = 256
     around: int = 0
     each: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
     def join(self, entries: Sequence[Entry]) -> tuple[bytes | None, Headers]:
-        return entries[0].body, []
+        return entries[0].body, list(self.headers)
+
+
+def with_headers(headers: Sequence[tuple[str, bytes]]) -> Whole:
+    """Return the form of whole records with these headers."""
+    return Whole(around=sum(len(name.encode()) + len(data) + 8 for name, data in headers), headers=tuple(headers))
 
 
 @dataclass(frozen=True, slots=True)

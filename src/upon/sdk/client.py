@@ -16,7 +16,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -177,10 +177,26 @@ class Client:
         rule: str | None = None,
         function: str | None = None,
         site: str | None = None,
+        group: str | None = None,
+        subject: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        after: str | None = None,
+        details: bool = False,
         limit: int | None = None,
     ) -> list[api.Task]:
-        """Return tasks, newest first, without their results."""
-        where = path("tasks", status=status, rule=rule, function=function, site=site, limit=limit)
+        """Return tasks, newest first, without their results.
+
+        Args:
+            subject: only tasks whose event has this subject.
+            since, until: RFC 3339, when they were submitted.
+            after: the last id of the page before.
+            details: with results and output, where they are small.
+            limit: how many at most, default 50.
+        """
+        with_details = "true" if details else None
+        where = path("tasks", status=status, rule=rule, function=function, site=site, group=group, subject=subject,
+                     since=since, until=until, after=after, details=with_details, limit=limit)  # fmt: skip
         return self._rest.ask("GET", where, list[api.Task])
 
     def task(self, id: str | TaskFuture[Any]) -> api.Task:
@@ -217,6 +233,18 @@ class Client:
             TaskNotFound: no such task.
         """
         self._rest.ask("POST", path("tasks", _id(id), "cancel"), type(None))
+
+    def retry_tasks(self, choice: api.TaskChoice) -> api.Dealt:
+        """Do tasks that failed (or were cancelled) once more, each as a further generation of the same task.
+
+        Returns:
+            What is done again, what cannot be and why; `after` if there may be more: ask again with it.
+        """
+        return self._rest.ask("POST", path("tasks", "retry"), api.Dealt, choice)
+
+    def cancel_tasks(self, choice: api.TaskChoice) -> api.Dealt:
+        """Ask that tasks do not run, or not run on. Returns as `retry_tasks`."""
+        return self._rest.ask("POST", path("tasks", "cancel"), api.Dealt, choice)
 
     # ── rules, sites, dead letters ────────────────────────────────────────────────────────────────────────────────
 
@@ -288,9 +316,53 @@ class Client:
         """Return the sites with what their dispatchers last said."""
         return self._rest.ask("GET", path("sites"), list[api.Site])
 
-    def deadletters(self, limit: int | None = None) -> list[api.DeadLetterView]:
-        """Return what could not be processed, newest first."""
-        return self._rest.ask("GET", path("deadletters", limit=limit), list[api.DeadLetterView])
+    def deadletters(
+        self,
+        *,
+        status: Literal["open", "retried", "dropped", "all"] | None = None,
+        rule: str | None = None,
+        reason: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[api.DeadLetterView]:
+        """Return what could not be processed, newest first, without what it holds.
+
+        Args:
+            status: open (the default): nobody dealt with them.
+            reason: a part of the reason.
+            since, until: RFC 3339, when it was given up.
+            after: the last id of the page before.
+            limit: how many at most, default 50.
+        """
+        where = path("deadletters", status=status, rule=rule, reason=reason, since=since, until=until, after=after,
+                     limit=limit)  # fmt: skip
+        return self._rest.ask("GET", where, list[api.DeadLetterView])
+
+    def deadletter(self, id: str) -> api.DeadLetterView:
+        """Return a dead letter with the beginning of what it holds, by its id or the beginning of that.
+
+        Raises:
+            DeadLetterNotFound: there is none, or more than one.
+        """
+        return self._rest.ask("GET", path("deadletters", id or " "), api.DeadLetterView)
+
+    def retry_deadletters(self, choice: api.LetterChoice) -> api.Dealt:
+        """Try dead letters again: a rule that could not fire for an event fires for it now, once.
+
+        Returns:
+            What was tried again, what could not be and why; `after` if there may be more: ask again with it.
+        """
+        return self._rest.ask("POST", path("deadletters", "retry"), api.Dealt, choice)
+
+    def drop_deadletters(self, choice: api.LetterChoice) -> api.Dealt:
+        """Mark dead letters as dealt with. Returns as `retry_deadletters`."""
+        return self._rest.ask("POST", path("deadletters", "drop"), api.Dealt, choice)
+
+    def summary(self) -> api.Summary:
+        """Return the numbers of what somebody should look at."""
+        return self._rest.ask("GET", path("summary"), api.Summary)
 
     def status(self) -> api.SystemStatus:
         """Return what the service knows of all parts."""

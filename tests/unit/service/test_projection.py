@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,11 @@ from hypothesis import strategies as st
 
 from tests.services import invocation, result
 from upon.errors import ConfigError
-from upon.messages import Cause, DeadLetter, InvocationBatch, Message, ResultBatch, Started, encode
+from upon.messages import Cause, DeadLetter, InvocationBatch, Message, Resolved, ResultBatch, Started, encode
 from upon.service.projection import project
-from upon.service.queries import TaskFilter, get_task, list_tasks
+from upon.service.queries import TaskFilter, get_deadletter, get_generations, get_task, list_tasks
 from upon.service.store import Store
-from upon.service.tables import FORM, metadata
+from upon.service.tables import metadata
 from upon.topics import Topics
 
 TOPICS = Topics("t")
@@ -38,6 +37,10 @@ def invoked(id: str, **fields: Any) -> ConsumerRecord[Any, Any]:
 
 def returned(*results: Any, started: Sequence[Started] = ()) -> ConsumerRecord[Any, Any]:
     return record(TOPICS.results, ResultBatch(site="local", results=results, started=tuple(started)))
+
+
+def write(store: Store, *records: ConsumerRecord[Any, Any], now: int = 1) -> None:
+    store.write(lambda _taken: project(records, TOPICS, now))
 
 
 def row(store: Store, id: str) -> dict[str, Any]:
@@ -62,43 +65,78 @@ def test_order_and_repetition_do_not_matter(store: Store, data: st.DataObject) -
         returned(started=[Started(id="x", started=20, attempt=1)]),
         returned(started=[Started(id="x", started=30, attempt=2)]),
         returned(result("x", {"a": 1}, cause=CAUSE, version=3, attempts=2)),
+        invoked("x#1", cause=CAUSE, version=3),
+        returned(started=[Started(id="x#1", started=40, attempt=1)]),
+        returned(result("x#1", {"a": 2}, cause=CAUSE, version=3)),
     ]
-    wanted = records[: data.draw(st.integers(1, 4), label="how much of its way it went")]
+    wanted = records[: data.draw(st.integers(1, 7), label="how much of its way it went")]
     repeated = data.draw(st.lists(st.sampled_from(wanted), max_size=3), label="redelivered")
     mixed = data.draw(st.permutations([*wanted, *repeated]), label="order")
     cuts = data.draw(st.sets(st.integers(1, len(mixed))), label="transactions")
 
-    def end_state(order: Sequence[ConsumerRecord[Any, Any]], ends: set[int]) -> dict[str, Any]:
+    def end_state(order: Sequence[ConsumerRecord[Any, Any]], ends: set[int]) -> tuple[dict[str, Any], list[Any]]:
         with store._engine.begin() as connection:
             for table in metadata.sorted_tables:
                 connection.execute(table.delete())
         start = 0
         for end in sorted({*ends, len(order)}):
-            store.write(project(order[start:end], TOPICS, now=99))
+            write(store, *order[start:end], now=99)
             start = end
-        return row(store, "x")
+        with store._engine.connect() as connection:
+            history = [(one.generation, one.status, one.started) for one in get_generations(connection, "x")]
+        return row(store, "x"), history
 
     assert end_state(mixed, cuts) == end_state(wanted, set())
 
 
 def test_the_first_result_wins(store: Store) -> None:
-    store.write(project([invoked("first"), returned(result("first", 1)), returned(result("first", 2))], TOPICS, 1))
-    store.write(project([returned(result("first", 3, status="failed"))], TOPICS, 1))
+    write(store, invoked("first"), returned(result("first", 1)), returned(result("first", 2)))
+    write(store, returned(result("first", 3, status="failed")))
     assert row(store, "first")["status"] == "succeeded"
     assert row(store, "first")["result"] == encode(result("first", 1))
 
 
+def test_what_a_task_was_before_it_was_tried_again_is_kept(store: Store) -> None:
+    write(store, invoked("again"), returned(result("again", status="failed", attempts=3)), invoked("other"))
+    write(store, invoked("again#1"))
+    assert (row(store, "again")["status"], row(store, "again")["generation"]) == ("pending", 1)
+    write(store, returned(result("again", 7)), returned(result("again#1", status="failed")), returned(result("other")))
+    write(store, invoked("again#2"), returned(result("again#2", 8)))
+    assert (row(store, "again")["status"], row(store, "again")["generation"]) == ("succeeded", 2)
+    assert (row(store, "other")["status"], row(store, "other")["generation"]) == ("succeeded", 0)
+    with store._engine.connect() as connection:
+        found = [(one.generation, one.status, one.attempts) for one in get_generations(connection, "again")]
+    assert found == [(0, "failed", 3), (1, "failed", 1)]
+
+
+def test_a_letter_that_was_dealt_with_stays_so(store: Store) -> None:
+    letter = record(TOPICS.deadletter, DeadLetter(id="dealt", origin="o", part="p", reason="r", rule="a"))
+    write(store, letter, record(TOPICS.deadletter, Resolved(ids=("dealt", "?"), how="dropped", principal="me", at=5)))
+    write(store, letter, record(TOPICS.deadletter, Resolved(ids=("dealt",), how="retried", principal="you", at=6)))
+    with store._engine.connect() as connection:
+        found = get_deadletter(connection, "dealt")
+    assert found is not None
+    assert (found.status, found.resolved, found.resolved_by, found.rule) == ("dropped", 5, "me", "a")
+
+
+def test_a_row_that_cannot_be_stored_spoils_no_other(store: Store) -> None:
+    bad = returned(result("x" * 12_000), result("beside"), result(""))
+    changes = project([bad], TOPICS, 1)
+    assert [one.record for one in changes.bad] == [bad]
+    assert "an id has 1 to 200 characters, not 12,000" in changes.bad[0].reason
+    assert [one["id"] for one in changes.ended] == ["beside"]
+
+
 def test_positions_are_those_of_the_rows(store: Store) -> None:
     records = [returned(result("p1")), record(TOPICS.deadletter, DeadLetter(id="d", origin="o", part="p", reason="r"))]
-    changes = project(records, TOPICS, 1)
-    store.write(changes)
+    write(store, *records)
     written = store.positions()
     assert written[TOPICS.results, 0] == records[0].offset + 1
     assert written[TOPICS.deadletter, 0] == records[1].offset + 1
     broken = project([returned(result("p2"))], TOPICS, 1)
-    broken.accepted.append({"id": None, "status": "pending", "accepted": True})
+    broken.accepted.append({"id": "p3", "generation": 0, "status": None, "accepted": True})
     with pytest.raises(Exception, match="NOT NULL"):
-        store.write(broken)
+        store.write(lambda _: broken)
     assert store.positions() == written, "rows and positions, or neither"
 
 
@@ -121,25 +159,6 @@ def test_no_bytes_stop_it(data: bytes) -> None:
         assert len(changes.bad) + len(changes.ids()) <= 1 or not changes.bad
 
 
-def test_an_older_form_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"sqlite:///{tmp_path / 'tasks.db'}"
-    old = Store(url)
-    old.open()
-    old.write(project([returned(result("x"))], TOPICS, 1))
-    old.close()
-    same = Store(url)
-    same.open()
-    assert same.positions()
-    same.close()
-    monkeypatch.setattr("upon.service.store.FORM", FORM + 1)
-    new = Store(url)
-    new.open()
-    assert new.positions() == {}
-    with new._engine.connect() as connection:
-        assert list_tasks(connection, TaskFilter(), 10) == []
-    new.close()
-
-
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite:////no/such/folder/tasks.db"])
 def test_a_wrong_database_says_so(url: str) -> None:
     with pytest.raises(ConfigError, match=r"database|task store"):
@@ -150,7 +169,12 @@ def test_the_listing_uses_its_indexes(store: Store) -> None:
     """A listing must not read the whole table: the planner's choice is looked up for each of the usual questions."""
     with store._engine.connect() as connection:
         seen: list[str] = []
-        for wanted in (TaskFilter(), TaskFilter(status="failed"), TaskFilter(status="pending"), TaskFilter(rule="r")):
+        for wanted in (
+            TaskFilter(),
+            TaskFilter(statuses=("failed",)),
+            TaskFilter(statuses=("pending",)),
+            TaskFilter(rule="r"),
+        ):
             explained = _explain(connection, wanted)
             assert "SCAN tasks USING INDEX" in explained or "SEARCH tasks USING INDEX" in explained, explained
             assert "TEMP B-TREE" not in explained, explained
@@ -170,5 +194,5 @@ def _explain(connection: Any, wanted: TaskFilter) -> str:
     event.listen(connection, "before_cursor_execute", note)
     list_tasks(connection, wanted, 50)
     event.remove(connection, "before_cursor_execute", note)
-    statement, parameters = statements[0]
+    statement, parameters = statements[-1]
     return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())

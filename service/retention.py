@@ -1,0 +1,130 @@
+"""How long what is stored is kept: pruning the task store, and the limits of Kafka's topics.
+
+    tasks        ended ones, by age and by number; what is queued or runs stays
+    deadletters  by age and by number
+    sites        not heard of for long: no longer listed (their record stays in the compacted topic; it is small)
+    Kafka        events, invocations, results, dead letters: by age and by bytes of each partition
+
+What is pruned is gone for good: Kafka keeps less than the store by default. The limits are settings
+(`upon.config`, UPON_KEEP_…). Several services may prune one store; it is pruned in small transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from sqlalchemy import Connection, Table, and_, delete, or_, select, tuple_
+from sqlalchemy.sql.expression import ColumnElement
+
+from upon.config import Settings
+from upon.kafka.admin import set_topic_limits
+from upon.logs import get_logger
+from upon.messages import FINAL
+from upon.service.registrar import Registrar
+from upon.service.store import Store
+from upon.service.tables import deadletters, generations, tasks
+from upon.topics import Topics, kept
+
+EVERY = 600.0
+"""Seconds between two rounds."""
+AT_ONCE = 500
+"""Rows in one transaction: the projection waits no longer than for these."""
+PAUSE = 0.05
+"""Seconds between transactions."""
+log = get_logger(__name__)
+
+
+class Retention:
+    """Prunes a deployment's store, and limits its topics.
+
+    Args:
+        settings: how long is kept what.
+        store: an open store.
+        registrar: knows the sites, which have topics.
+    """
+
+    def __init__(self, settings: Settings, store: Store, registrar: Registrar) -> None:
+        self._settings, self._store, self._registrar = settings, store, registrar
+        self._topics: Topics = settings.topics
+
+    async def run(self) -> None:
+        """Prune now and then, until cancelled."""
+        while True:
+            await self.limit_topics()
+            await self.prune()
+            await asyncio.sleep(EVERY)
+
+    async def limit_topics(self) -> None:
+        """Give Kafka's topics their limits, also those that were there before."""
+        settings, sites = self._settings, list(self._registrar.registry.sites)
+        specs = [*self._topics.shared(), *(spec for site in sites for spec in self._topics.of_site(site))]
+        limits = kept(specs, settings.keep_kafka, settings.keep_kafka_bytes)
+        for topic in await set_topic_limits(settings.need_kafka(), limits):
+            log.info("a topic keeps what the settings say", action="retention", topic=topic, limits=limits[topic])
+
+    async def prune(self) -> None:
+        """Prune the store once."""
+        settings, now = self._settings, time.time_ns()
+        pruned = {
+            "tasks": await self._prune(tasks, tasks.c.submitted, settings.keep_tasks, settings.keep_tasks_count, now),
+            "deadletters": await self._prune(
+                deadletters, deadletters.c.at, settings.keep_deadletters, settings.keep_deadletters_count, now
+            ),
+        }
+        for table, count in pruned.items():
+            if count:
+                log.info("pruned", action="retention", table=table, rows=count)
+
+    async def _prune(self, table: Table, at: ColumnElement[int], seconds: float, count: int, now: int) -> int:
+        before = now - int(seconds * 1e9) if seconds else 0
+        total = 0
+        while True:
+            gone = await asyncio.to_thread(self._store.change, lambda c: prune_some(c, table, at, before, count))
+            total += gone
+            if gone < AT_ONCE:
+                return total
+            await asyncio.sleep(PAUSE)
+
+
+def prune_some(connection: Connection, table: Table, at: ColumnElement[int], before: int, count: int) -> int:
+    """Delete some rows that are older than `before` (ns) or behind the newest `count` (0 = all stay).
+
+    Returns:
+        How many; fewer than `AT_ONCE`: that was all.
+    """
+    too_old: list[ColumnElement[bool]] = [at < before] if before else []
+    if before and table is tasks:  # what an old clock said, or what was read anew from Kafka, has its time here as well
+        too_old = [and_(at < before, tasks.c.stored < before)]
+    if count:
+        newest = select(at, table.c.id).order_by(at.desc(), table.c.id.desc()).offset(count - 1).limit(1)
+        if (last := connection.execute(newest).first()) is not None:
+            too_old.append(tuple_(at, table.c.id) < (last[0], last[1]))
+    if not too_old:
+        return 0
+    chosen = select(table.c.id).where(or_(*too_old)).order_by(at, table.c.id).limit(AT_ONCE)
+    if table is tasks:
+        chosen = chosen.where(tasks.c.status.in_(FINAL))
+    ids = connection.execute(chosen).scalars().all()
+    if ids:
+        connection.execute(delete(table).where(table.c.id.in_(ids)))
+        if table is tasks:
+            connection.execute(delete(generations).where(generations.c.id.in_(ids)))
+    return len(ids)
+
+
+def in_words(settings: Settings) -> dict[str, str]:
+    """Return what is kept for how long, for people."""
+
+    def age(seconds: float) -> str:
+        return f"{seconds / 86400:g} d" if seconds else "for ever"
+
+    def number(count: int, of: str) -> str:
+        return f", the newest {count:,}{of}" if count else ""
+
+    return {
+        "tasks": age(settings.keep_tasks) + number(settings.keep_tasks_count, ""),
+        "dead letters": age(settings.keep_deadletters) + number(settings.keep_deadletters_count, ""),
+        "sites": age(settings.keep_sites),
+        "Kafka": age(settings.keep_kafka) + number(settings.keep_kafka_bytes, " bytes of each partition"),
+    }
