@@ -195,7 +195,7 @@ class Projector:
         place = (first.topic, first.partition)
         if first.offset >= self._next.get(place, 0):
             return
-        while self._waiting:  # what was read before is written before: else it would move the position on again
+        while self._waiting_bytes:  # what was read before is written before: else it would move the position on again
             self._room.clear()
             await self._room.wait()
         await asyncio.to_thread(self._store.place, {place: first.offset})
