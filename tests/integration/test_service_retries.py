@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from upon.kafka.clients import async_consumer
 from upon.messages import Cancel, Cause, DeadLetter, Failure, InvocationBatch
 from upon.topics import Topics
 
-NOW = 10**18
+NOW = time.time_ns()
 RULES = """
 version: 1
 rules:
