@@ -36,8 +36,20 @@ async def forever(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except PASSING as error:
             log.warning("begins again", action="retry", task=name, reason=str(error) or repr(error))
         except BaseExceptionGroup as group:
-            passing, rest = group.split(PASSING)
-            if rest is not None or (passing is not None and passing.subgroup(KafkaDamaged) is not None):
+            rest = group.split(PASSING)[1]
+            if damaged := _leaf(group, KafkaDamaged):
+                raise damaged from group
+            if rest is not None:
                 raise
             log.warning("begins again", action="retry", task=name, reason=repr(group.exceptions[0]))
         await asyncio.sleep(AGAIN_AFTER)
+
+
+def _leaf(group: BaseExceptionGroup[BaseException], kind: type[KafkaDamaged]) -> KafkaDamaged | None:
+    """Return the first error of this class in a group: the one with the remedy is what a user shall read."""
+    for error in group.exceptions:
+        if isinstance(error, kind):
+            return error
+        if isinstance(error, BaseExceptionGroup) and (found := _leaf(error, kind)):
+            return found
+    return None

@@ -6,7 +6,7 @@
     Kafka        events, invocations, results, dead letters: by age and by bytes of each partition
 
 What is pruned is gone for good: Kafka keeps less than the store by default. The limits are settings
-(`upon.config`, UPON_KEEP_…). Several services may prune one store; it is pruned in small transactions.
+(`upon.config`, the settings keep_…). Several services may prune one store; it is pruned in small transactions.
 """
 
 from __future__ import annotations

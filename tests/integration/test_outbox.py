@@ -9,10 +9,11 @@ import pytest
 
 from tests.services import Records, eventually
 from upon.errors import PayloadTooLarge
+from upon.kafka.acks import TopicMissing
 from upon.kafka.admin import admin_client, ensure_topics
 from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.forms import EVENTS, WHOLE, invocation_entry, invocations_lane
-from upon.kafka.outbox import Outbox, TopicMissing
+from upon.kafka.outbox import Outbox
 from upon.messages import Invocation, InvocationBatch
 from upon.topics import Topics, TopicSpec
 

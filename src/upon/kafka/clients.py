@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from upon.errors import KafkaUnavailable
 from upon.kafka import settings
+from upon.logs import get_logger
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a producer gets to close; one whose broker is away would wait for it."""
+log = get_logger(__name__)
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -93,3 +99,11 @@ def sync_producer(kafka: str, client_id: str) -> KafkaProducer:
         return KafkaProducer(**settings.sync_producer(kafka, client_id))
     except KafkaError as error:
         raise unavailable(kafka, error) from error
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Close a producer, within `CLOSE_TIMEOUT`, whatever its broker does."""
+    try:
+        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT)
+    except Exception as error:  # a broker that is away, however it shows: the connection is dropped either way
+        log.debug("a producer did not close cleanly", action="produce", error=repr(error))

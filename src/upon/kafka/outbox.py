@@ -19,6 +19,7 @@ Not here: how records are gathered (`batches`, `forms`); what the records mean.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,9 +27,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from upon.errors import KafkaError, KafkaUnavailable, PayloadTooLarge
+from upon.kafka.acks import TopicMissing, resolve, tell
 from upon.kafka.admin import ensure_topics
 from upon.kafka.batches import Entry, Lane, Lanes, Place, Record, partition_of
-from upon.kafka.clients import start_producer
+from upon.kafka.clients import close_producer, start_producer
 from upon.kafka.forms import WHOLE
 from upon.logs import get_logger
 from upon.topics import TopicSpec
@@ -48,16 +50,7 @@ STALLED = 1.0
 """Seconds without Kafka's answer after which it is looked whether the topic is still there."""
 RETRY_AFTER = 0.25
 """Seconds between attempts to put a new producer in the place of one that gave up."""
-CLOSE_TIMEOUT = 1.0
-"""Seconds that a producer gets to close; one whose broker is away would wait for it."""
 log = get_logger(__name__)
-
-
-class TopicMissing(KafkaError):
-    """A record is for a topic that does not exist."""
-
-    def __init__(self, topic: str) -> None:
-        super().__init__(f"topic {topic} does not exist")
 
 
 class Outbox:
@@ -89,7 +82,7 @@ class Outbox:
         self._finding: dict[str, asyncio.Task[bool]] = {}
         self._absent: dict[str, float] = {}  # topics that do not exist, and until when that is believed
         self._order: dict[str, asyncio.Lock] = {}  # of topics: handing over to the producer is one after the other
-        self._changed = asyncio.Event()
+        self._changed, self._turns = asyncio.Event(), itertools.count()
         self._failure: BaseException | None = None
         self._closing = False
 
@@ -141,7 +134,7 @@ class Outbox:
         """
         await self.room()
         acked: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        entry.then = partial(_resolve, acked)
+        entry.then = partial(resolve, acked)
         self.post(lane, entry)
         acked.add_done_callback(partial(self._abandoned, [(lane, entry)]))
         return acked
@@ -201,7 +194,7 @@ class Outbox:
         from aiokafka.partitioner import murmur2
 
         count = await self.partitions(topic)
-        number = self._turn(count) if key is None else partition_of(key, count, murmur2)
+        number = next(self._turns) % count if key is None else partition_of(key, count, murmur2)
         return Lane(topic, form, partition=number)
 
     async def flush(self, timeout: float) -> bool:
@@ -235,7 +228,7 @@ class Outbox:
         await asyncio.gather(*tasks, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _close(producer)
+            await close_producer(producer)
 
     def _ready(self) -> None:
         if self._closing or (self._producer is None and not self._tasks):
@@ -275,10 +268,10 @@ class Outbox:
         except TopicMissing as error:
             outcome = error
             for entry in self._lanes.give_up(record.lane.topic):
-                _tell(entry, error)
+                tell(entry, error)
         following = self._lanes.done(record)
         for entry in record.entries:
-            _tell(entry, outcome)
+            tell(entry, outcome)
         self._leave(following)
         self._changed.set()
 
@@ -379,7 +372,7 @@ class Outbox:
         self._producer = None
         self._there.clear()
         self._spawn(self._connect())
-        self._spawn(_close(broken))
+        self._spawn(close_producer(broken))
 
     async def _connect(self) -> None:
         while True:
@@ -403,29 +396,3 @@ class Outbox:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-    def _turn(self, count: int) -> int:
-        self._turns = (getattr(self, "_turns", -1) + 1) % count
-        return self._turns
-
-
-def _resolve(acked: asyncio.Future[Place], outcome: Place | Exception) -> None:
-    if acked.done():
-        return
-    if isinstance(outcome, Place):
-        acked.set_result(outcome)
-    else:
-        acked.set_exception(outcome)
-
-
-def _tell(entry: Entry, outcome: Place | Exception) -> None:
-    then, entry.then = entry.then, None
-    if then is not None:
-        then(outcome)
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    try:
-        await asyncio.wait_for(producer.stop(), CLOSE_TIMEOUT)
-    except Exception as error:  # a broker that is away, however it shows: the connection is dropped either way
-        log.debug("a producer did not close cleanly", action="produce", error=repr(error))

@@ -16,7 +16,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -28,6 +28,7 @@ from upon.ids import new_id
 from upon.messages import Status
 from upon.sdk import functions
 from upon.sdk.connection import Connection
+from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture
 from upon.sdk.rest import Rest, path
 from upon.sdk.target import Finder
@@ -39,7 +40,7 @@ APPEAR = 3.0
 """Seconds that a task may take from its invocation until the task store knows it."""
 
 
-class Client:
+class Client(DeadLetters):
     """A client of the service. Threads may share it; a forked child may go on using it.
 
     Args:
@@ -246,7 +247,7 @@ class Client:
         """Ask that tasks do not run, or not run on. Returns as `retry_tasks`."""
         return self._rest.ask("POST", path("tasks", "cancel"), api.Dealt, choice)
 
-    # ── rules, sites, dead letters ────────────────────────────────────────────────────────────────────────────────
+    # ── rules, sites ────────────────────────────────────────────────────────────────────────────────────────────
 
     def apply_rules(
         self, yaml: str, file: str = "<rules>", *, again: bool = False, prune: bool = False
@@ -315,50 +316,6 @@ class Client:
     def sites(self) -> list[api.Site]:
         """Return the sites with what their dispatchers last said."""
         return self._rest.ask("GET", path("sites"), list[api.Site])
-
-    def deadletters(
-        self,
-        *,
-        status: Literal["open", "retried", "dropped", "all"] | None = None,
-        rule: str | None = None,
-        reason: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        after: str | None = None,
-        limit: int | None = None,
-    ) -> list[api.DeadLetterView]:
-        """Return what could not be processed, newest first, without what it holds.
-
-        Args:
-            status: open (the default): nobody dealt with them.
-            reason: a part of the reason.
-            since, until: RFC 3339, when it was given up.
-            after: the last id of the page before.
-            limit: how many at most, default 50.
-        """
-        where = path("deadletters", status=status, rule=rule, reason=reason, since=since, until=until, after=after,
-                     limit=limit)  # fmt: skip
-        return self._rest.ask("GET", where, list[api.DeadLetterView])
-
-    def deadletter(self, id: str) -> api.DeadLetterView:
-        """Return a dead letter with the beginning of what it holds, by its id or the beginning of that.
-
-        Raises:
-            DeadLetterNotFound: there is none, or more than one.
-        """
-        return self._rest.ask("GET", path("deadletters", id or " "), api.DeadLetterView)
-
-    def retry_deadletters(self, choice: api.LetterChoice) -> api.Dealt:
-        """Try dead letters again: a rule that could not fire for an event fires for it now, once.
-
-        Returns:
-            What was tried again, what could not be and why; `after` if there may be more: ask again with it.
-        """
-        return self._rest.ask("POST", path("deadletters", "retry"), api.Dealt, choice)
-
-    def drop_deadletters(self, choice: api.LetterChoice) -> api.Dealt:
-        """Mark dead letters as dealt with. Returns as `retry_deadletters`."""
-        return self._rest.ask("POST", path("deadletters", "drop"), api.Dealt, choice)
 
     def summary(self) -> api.Summary:
         """Return the numbers of what somebody should look at."""

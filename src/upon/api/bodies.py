@@ -1,36 +1,13 @@
-"""What travels between the service and its clients: REST bodies in JSON, WebSocket frames in MessagePack.
-
-REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and /openapi.json are open):
-
-    POST /v1/functions          NewFunction      → Function            GET /v1/functions, /v1/functions/{name[@version]}
-    POST /v1/rules              NewRules         → list[Rule]          GET /v1/rules      DELETE /v1/rules/{name}
-    POST /v1/rules/check, /prune  NewRules       → list[Rule]          GET /v1/rules/{name}/history → list[RuleThen]
-    POST /v1/rules/{name}/enable, /disable, /rollback?revision= → Rule
-    POST /v1/invocations        NewInvocation    → Submitted           (202)
-    GET  /v1/tasks?status=&rule=&function=&site=&…       → list[Task]
-    GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
-    POST /v1/tasks/retry, /v1/tasks/cancel      TaskChoice → Dealt     (202)
-    POST /v1/events             one CloudEvent or a list → Published   (202)
-    GET  /v1/events?since=&type=&subject=&limit=         → list[EventRecord]
-    GET  /v1/sites              → list[Site]
-    GET  /v1/deadletters?rule=&reason=&since=&…          → list[DeadLetterView], /v1/deadletters/{id}
-    POST /v1/deadletters/retry, /v1/deadletters/drop     LetterChoice → Dealt     (202)
-    GET  /v1/status             → SystemStatus   GET /v1/summary → Summary
-    GET  /v1/stream             WebSocket: `FromClient` up, `FromService` down
-
-An error is a `Problem` with a fitting status code; `error` is a class of `upon.errors`, so a client raises the same.
-A listing is newest first. Bytes are base64 in JSON. Times: RFC 3339 strings in REST, integers (ns) in frames.
-"""
+"""The bodies of REST requests and answers, and errors as they travel."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct
 
-from upon.errors import InputError, RuleError, ServiceError, UponError, all_errors, public_class
-from upon.messages import FunctionCode, Invocation, Result, Status
+from upon.errors import RuleError, ServiceError, UponError, all_errors, public_class
+from upon.messages import Status
 
 
 class Body(Struct, frozen=True, kw_only=True):
@@ -324,112 +301,6 @@ class SystemStatus(Body, frozen=True, kw_only=True):
     lag: dict[str, int]
     rules: int
     functions: int
-
-
-# ── WebSocket frames ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag=str.lower):
-    """Base of the frames. `request` numbers a client's request; the answer repeats it."""
-
-
-class Register(Frame, frozen=True, kw_only=True):
-    """Make code known to all sites → `Done`."""
-
-    request: int
-    code: FunctionCode
-
-
-class Submit(Frame, frozen=True, kw_only=True):
-    """Run invocations at a site; sent again (same ids) after a reconnect they still run once → `Done` once in Kafka."""
-
-    request: int
-    site: str
-    group: str
-    invocations: tuple[Invocation, ...]
-
-
-class Attach(Frame, frozen=True, kw_only=True):
-    """Push the results of a group from now on, and those of `unfinished` that are there already → `Done`."""
-
-    request: int
-    group: str
-    unfinished: tuple[str, ...] = ()
-
-
-class CancelTasks(Frame, frozen=True, kw_only=True):
-    """Cancel invocations, queued or running, at a site → `Done`; the outcome arrives as their results."""
-
-    request: int
-    site: str
-    ids: tuple[str, ...]
-    running: bool = True  # False: those that have begun are left alone
-
-
-class Watch(Frame, frozen=True, kw_only=True):
-    """Push events and task changes as they happen, from now on → `Done`."""
-
-    request: int
-    events: bool = False
-    tasks: bool = False
-
-
-class Done(Frame, frozen=True, kw_only=True):
-    request: int
-
-
-class Refused(Frame, frozen=True, kw_only=True):
-    """The request failed; nothing of it took place."""
-
-    request: int
-    problem: Problem
-
-
-class Results(Frame, frozen=True, kw_only=True):
-    """Outcomes of invocations, and the ids of those that have begun and are not done (of those that take a while)."""
-
-    results: tuple[Result, ...]
-    started: tuple[str, ...] = ()
-
-
-class EventSeen(Frame, frozen=True, kw_only=True):
-    """An event passed (a watcher that is too slow misses some: `missed` says how many since the last)."""
-
-    event: dict[str, Any]  # JSON event format
-    missed: int = 0
-
-
-class TaskChanged(Frame, frozen=True, kw_only=True):
-    """A task was submitted, started (if it takes a while) or ended."""
-
-    task: Task
-    missed: int = 0
-
-
-FromClient = Register | Submit | Attach | CancelTasks | Watch
-FromService = Done | Refused | Results | EventSeen | TaskChanged
-
-encode_frame = msgspec.msgpack.Encoder().encode
-_from_client = msgspec.msgpack.Decoder(FromClient)
-_from_service = msgspec.msgpack.Decoder(FromService)
-
-
-def decode_from_client(data: bytes) -> FromClient:
-    """Read a client's frame. Raises InputError if it is none."""
-    try:
-        frame: FromClient = _from_client.decode(data)
-    except Exception as error:  # whatever the bytes: deep nesting is a RecursionError, a claimed length a MemoryError
-        raise InputError(f"not a frame of this API: {error or type(error).__name__}") from error
-    return frame
-
-
-def decode_from_service(data: bytes) -> FromService:
-    """Read the service's frame. Raises ServiceError if it is none (service and client of different versions)."""
-    try:
-        frame: FromService = _from_service.decode(data)
-    except Exception as error:
-        raise ServiceError(f"the service sent an unknown frame ({error}); are both of one version?") from error
-    return frame
 
 
 def problem(error: UponError) -> Problem:
