@@ -118,7 +118,9 @@ class Topics:
 
 
 def kept(specs: Iterable[TopicSpec], seconds: float, bytes_: int) -> dict[str, dict[str, str]]:
-    """Return the settings that limit what Kafka keeps, by topic; compacted topics keep the newest of each key.
+    """Return the settings that limit what Kafka keeps, by topic.
+
+    Compacted topics keep the newest of each key, and one that has a bound of its own keeps that.
 
     Args:
         seconds, bytes_: how long, and how much in each partition; 0 = no limit.
@@ -127,7 +129,12 @@ def kept(specs: Iterable[TopicSpec], seconds: float, bytes_: int) -> dict[str, d
         "retention.ms": str(int(seconds * 1000)) if seconds else "-1",
         "retention.bytes": str(bytes_) if bytes_ else "-1",
     }
-    return {spec.name: limits for spec in specs if spec.config.get("cleanup.policy") != "compact"}
+    own = ("retention.bytes", "retention.ms")
+    return {
+        spec.name: limits
+        for spec in specs
+        if spec.config.get("cleanup.policy") != "compact" and not any(name in spec.config for name in own)
+    }
 
 
 def checked_site(site: str) -> str:

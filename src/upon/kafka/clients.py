@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from upon.errors import KafkaUnavailable
@@ -80,10 +80,16 @@ async def async_consumer(
     except KafkaError as error:
         await consumer.stop()
         raise unavailable(kafka, error) from error
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
     try:
         yield consumer
     finally:
-        await consumer.stop()
+        # aiokafka's `stop` lets out the cancellation of tasks that it cancelled itself, and swallows one that is ours.
+        with suppress(asyncio.CancelledError):
+            await consumer.stop()
+    if task and task.cancelling() > asked:
+        raise asyncio.CancelledError
 
 
 def sync_producer(kafka: str, client_id: str) -> KafkaProducer:

@@ -67,7 +67,6 @@ def test_what_is_kept_is_said(tmp_path: Path) -> None:
 def test_compacted_topics_are_not_limited() -> None:
     limits = kept([*Topics("t").shared(), *Topics("t").of_site("local")], 2.0, 0)
     assert sorted(limits) == [
-        "t.choices",
         "t.control.local",
         "t.deadletter",
         "t.events",
