@@ -48,6 +48,21 @@ def parse_duration(value: str | float) -> float:
     return math.fsum(float(number) * UNITS[unit] for number, unit in _FINDER.findall(text))
 
 
+def parse_timeout(value: str | float) -> float:
+    """Return the seconds, more than 0, that something may take; `value` as `parse_duration`.
+
+    Raises:
+        DurationError: it is no duration, or none at all.
+    """
+    try:
+        seconds = parse_duration(value)
+    except DurationError as error:
+        raise DurationError(f"timeout: {error}") from None
+    if not seconds:
+        raise DurationError(f"timeout: must be more than 0 s, not {value}")
+    return seconds
+
+
 def format_duration(seconds: float) -> str:
     """Return seconds as `parse_duration` reads them, in the largest unit that divides them: ``1800`` → ``30m``.
 

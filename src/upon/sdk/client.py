@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from upon import api
 from upon.chains import descending
+from upon.durations import parse_timeout
 from upon.errors import FunctionNotFound, TaskNotFound
 from upon.events import Event
 from upon.ids import new_id
@@ -128,7 +129,7 @@ class Client(DeadLetters):
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def invoke(
-        self, function: str, /, *args: Any, site: str = "local", timeout: float | None = None, **kwargs: Any
+        self, function: str, /, *args: Any, site: str = "local", timeout: float | str | None = None, **kwargs: Any
     ) -> TaskFuture[Any]:
         """Run a registered function with plain (JSON) arguments; return a future at once, with the task's `id`.
 
@@ -137,11 +138,11 @@ class Client(DeadLetters):
         Args:
             function: ``name[@version]``; the newest version by default.
             site: where it runs.
-            timeout: s that one attempt may take; default none.
+            timeout: s, or a duration such as ``10m``, that one attempt may take; default none.
 
         Raises:
             FunctionNotFound, SiteNotFound: with the names that there are.
-            InputError: an argument is not plain data.
+            InputError: an argument is not plain data, or the timeout is no duration.
             ServiceUnavailable: no service answers, or its address is not known.
         """
         results = self._usable_results()
@@ -162,7 +163,7 @@ class Client(DeadLetters):
         kwargs: dict[str, Any] | None = None,
         *,
         site: str = "local",
-        timeout: float | None = None,
+        timeout: float | str | None = None,
     ) -> str:
         """Like `invoke`, for whoever does not want the result here; return the task's id.
 
@@ -377,8 +378,15 @@ def _id(task: str | TaskFuture[Any]) -> str:
 
 
 def _new(  # noqa: PLR0917
-    function: str, args: Sequence[Any], kwargs: dict[str, Any], site: str, timeout: float | None, id: str, group: str
+    function: str,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    site: str,
+    timeout: float | str | None,
+    id: str,
+    group: str,
 ) -> api.NewInvocation:
+    limit = 0.0 if timeout is None else parse_timeout(timeout)
     return api.NewInvocation(
-        function=function, site=site, args=list(args), kwargs=kwargs, timeout=timeout or 0.0, id=id, group=group
+        function=function, site=site, args=list(args), kwargs=kwargs, timeout=limit, id=id, group=group
     )

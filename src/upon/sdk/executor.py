@@ -28,6 +28,7 @@ from concurrent import futures
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
+from upon.durations import parse_timeout
 from upon.errors import InputError, ServiceUnavailable
 from upon.ids import new_id
 from upon.messages import FunctionCode, Invocation, Retry
@@ -113,14 +114,15 @@ class Submitter(futures.Executor):
         return mapping.results(sent, timeout)
 
     def options(
-        self, *, timeout: float | None = None, attempts: int | None = None, retry: Retry | None = None
+        self, *, timeout: float | str | None = None, attempts: int | None = None, retry: Retry | None = None
     ) -> Submitter:
         """Return a view of this executor that submits with other options.
 
             ex.options(timeout=5, attempts=3).submit(flaky, 1)
 
         Args:
-            timeout: s that one attempt may take before its process is killed and it fails with TaskTimeout.
+            timeout: s, or a duration such as ``10m``, that one attempt may take before its process is killed and it
+                fails with TaskTimeout.
             attempts: how often a task that fails, for whatever reason, may start in all. The default is
                 three times, for lost workers only.
             retry: the whole policy, instead of `attempts`.
@@ -128,15 +130,14 @@ class Submitter(futures.Executor):
         Raises:
             InputError: a value is out of range.
         """
-        if timeout is not None and timeout <= 0:
-            raise InputError(f"timeout: must be more than 0 s, not {timeout}")
+        limit = self._timeout if timeout is None else parse_timeout(timeout)
         if attempts is not None:
             if retry is not None:
                 raise InputError("give attempts or retry, not both")
             if attempts < 1:
                 raise InputError(f"attempts: must be 1 or more, not {attempts}")
             retry = Retry(attempts=attempts, on=("Exception",))
-        return Submitter(self._connect, timeout or self._timeout, retry or self._retry)
+        return Submitter(self._connect, limit, retry or self._retry)
 
     def _send(
         self, fn: Callable[..., Any] | str, code: FunctionCode | None, payload: bytes, items: int
@@ -185,7 +186,7 @@ class Executor(Submitter):
         *,
         service: str | None = None,
         token: str | None = None,
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         attempts: int | None = None,
         retry: Retry | None = None,
         keep: bool = False,

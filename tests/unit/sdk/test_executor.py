@@ -99,11 +99,11 @@ def test_a_done_future_is_not_cancelled(executor: Executor) -> None:
 
 
 def test_options_travel_with_each_task(executor: Executor, service: SmallService) -> None:
-    executor.options(timeout=5, attempts=3).submit(pow, 2, 2).result(30)
+    executor.options(timeout="5s", attempts=3).submit(pow, 2, 2).result(30)
     (submit,) = [f for f in service.frames if isinstance(f, api.Submit)]
     assert submit.invocations[0].timeout == 5
     assert submit.invocations[0].retry == Retry(attempts=3, on=("Exception",))
-    for wrong in ({"timeout": 0}, {"attempts": 0}, {"attempts": 2, "retry": Retry()}):
+    for wrong in ({"timeout": 0}, {"timeout": "soon"}, {"attempts": 0}, {"attempts": 2, "retry": Retry()}):
         with pytest.raises(InputError):
             executor.options(**wrong)  # type: ignore[arg-type]
 
