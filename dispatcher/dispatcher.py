@@ -25,9 +25,10 @@ from typing import Any
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.announcer import Announcer
+from upon.dispatcher.codes import Codes
 from upon.dispatcher.commits import Commits
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, Codes, FromCommitted, control_input, invocation_input
+from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, FromCommitted, control_input, invocation_input
 from upon.dispatcher.instructions import (
     Commit,
     Heard,
@@ -58,6 +59,7 @@ from upon.kafka.follow import follow
 from upon.kafka.outbox import Outbox
 from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
+from upon.messages import FunctionCode
 from upon.part import Part
 from upon.topics import TopicSpec
 
@@ -124,7 +126,8 @@ class Dispatcher:
         self.router = Router(settings.dispatcher, dispatcher_keys(curve), curve, self._wake.set)
         self._outbox = outbox
         self._publisher = Publisher(outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
-        self._codes = Codes(self._put)
+        self._codes = Codes(self._put, self._send_body)
+        self._lacking: dict[str, dict[str, None]] = {}  # code → managers that wait for its body to be read
         self._state = State(done=done, session=new_id(), timeout=settings.task_timeout)
         self._commits = Commits(reader, self._topics.invocations(self._site))
         self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
@@ -160,6 +163,7 @@ class Dispatcher:
                 )
             ),
             asyncio.create_task(self._outbox.failed()),
+            asyncio.create_task(self._codes.read_bodies(kafka, f"{client}-bodies", topics.registry)),
             asyncio.create_task(self._watch_stopping(part)),
         ]
         for task in tasks:
@@ -242,7 +246,7 @@ class Dispatcher:
             case Send(manager, message):
                 self._say(manager, message)
             case SendCode(manager, code):
-                self._say(manager, protocol.Code(self._codes[code]))
+                self._send_code(manager, code)
             case PublishResult(result):
                 self._publisher.result(result)
             case PublishStarted(group, started):
@@ -259,6 +263,18 @@ class Dispatcher:
                 log.info("invocations are read again", action="resume")
             case Tell(level, sentence, action, ids):
                 (log.warning if level == "warning" else log.info)(sentence, action=action, **ids)
+
+    def _send_code(self, manager: str, code: str) -> None:
+        """Send a body; one that is to be read first comes behind its tasks, which wait for it at the manager."""
+        body = self._codes.want(code)
+        if body is None:
+            self._lacking.setdefault(code, {})[manager] = None
+        else:
+            self._say(manager, protocol.Code(body))
+
+    def _send_body(self, code: FunctionCode) -> None:
+        for manager in self._lacking.pop(code.hash, ()):
+            self._say(manager, protocol.Code(code))
 
     def _say(self, manager: str, message: protocol.FromDispatcher) -> None:
         if not self.router.send(manager, protocol.pack(message)):

@@ -2,7 +2,7 @@
 
     invocations.<site>   RecordRead, BadRecordRead     own group, offsets committed when results are stored
     control.<site>       CancelAsked                   from LOOK_BACK ago, so a cancel sent while we were away counts
-    registry             CodeKnown                     from the beginning; the code itself is kept in `codes`
+    registry             CodeKnown, CodeGone           from the beginning, by `codes`
     results              ids done                      from LOOK_BACK ago, once, at the start (`recovery`)
 
 Partitions are assigned by hand: a dispatcher that was killed is followed by the next one without a session to
@@ -11,17 +11,17 @@ wait for. So two dispatchers of one site are not kept apart by Kafka; see docs/f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from upon.deadletters import letter, received
-from upon.dispatcher.instructions import BadRecordRead, CancelAsked, CodeKnown, RecordRead
+from upon.dispatcher.instructions import BadRecordRead, CancelAsked, RecordRead
 from upon.errors import InputError, PayloadTooLarge
 from upon.kafka.positions import Position
 from upon.logs import get_logger
-from upon.messages import MAX_DESCRIPTION, Cancel, FunctionCode, Invocation, InvocationBatch, RegistryRecord, decode
+from upon.messages import MAX_DESCRIPTION, Cancel, Invocation, InvocationBatch, decode
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord, TopicPartition
@@ -73,34 +73,6 @@ def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | None:
     except InputError as error:
         log.warning(f"a control record was passed over: {error}", action="control", offset=record.offset)
         return None
-
-
-class Codes:
-    """The functions' code, as the registry has it.
-
-    Args:
-        on_code: called with each code that is new.
-    """
-
-    def __init__(self, on_code: Callable[[CodeKnown], None]) -> None:
-        self._codes: dict[str, FunctionCode] = {}
-        self._on_code = on_code
-
-    def __getitem__(self, hash: str) -> FunctionCode:
-        return self._codes[hash]
-
-    def take(self, record: ConsumerRecord[Any, Any]) -> None:
-        """Take in a record of the registry; code is kept for good, for tasks may still name it."""
-        if not (record.key or b"").startswith(b"code/") or record.value is None:
-            return
-        try:
-            code: RegistryRecord = decode(record.value, RegistryRecord)  # type: ignore[arg-type]
-        except InputError as error:
-            log.warning(f"a registry record was passed over: {error}", action="registry", offset=record.offset)
-            return
-        if isinstance(code, FunctionCode) and code.hash not in self._codes:
-            self._codes[code.hash] = code
-            self._on_code(CodeKnown(code.hash))
 
 
 class FromCommitted:

@@ -48,6 +48,13 @@ class CodeKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeGone:
+    """The registry has this function's code no more: it was not used for long, and no version has it."""
+
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """A manager's message."""
 
@@ -91,7 +98,18 @@ class Tick:
     """Time has passed: `State.deadline` is reached."""
 
 
-Input = RecordRead | BadRecordRead | CodeKnown | Heard | ManagerGone | CancelAsked | ResultsStored | LetterStored | Tick
+Input = (
+    RecordRead
+    | BadRecordRead
+    | CodeKnown
+    | CodeGone
+    | Heard
+    | ManagerGone
+    | CancelAsked
+    | ResultsStored
+    | LetterStored
+    | Tick
+)
 
 
 # ---------------------------------------------------------------------------------------------- instructions
@@ -107,7 +125,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class SendCode:
-    """Send a function's code, which the caller has, to a manager."""
+    """Send a function's code to a manager, as soon as it is at hand."""
 
     manager: str
     hash: str

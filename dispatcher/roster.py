@@ -100,3 +100,12 @@ class Roster:
                 self.step.add(SendCode(manager.id, code))
             else:
                 manager.warm.discard(code)
+                self._take_back(manager, code)
+
+    def _take_back(self, manager: Manager, code: str) -> None:
+        """Queue again what a manager cannot begin, for its code is gone: it runs if that is registered again."""
+        story = "had not got the function's code, which is not in the registry any more"
+        for task in [task for task in manager.tasks.values() if task.invocation.code == code]:
+            if task.state == "assigned":
+                self.step.send(manager.id, protocol.Cancel((Attempt(task.id, task.attempt),)))
+                self.attempts.lose(task, story, began=False, blame=False)

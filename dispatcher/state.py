@@ -26,6 +26,7 @@ from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     BadRecordRead,
     CancelAsked,
+    CodeGone,
     CodeKnown,
     Commit,
     Heard,
@@ -102,6 +103,8 @@ class State:
                 self._stored(event.ids)
             case CodeKnown():
                 self._code_known(event.hash)
+            case CodeGone():
+                self._code_gone(event.hash)
             case CancelAsked():
                 for id in event.ids:
                     self._cancel(id, event.running)
@@ -186,6 +189,14 @@ class State:
         self.book.codes.add(code)
         for task in list(self.book.wanting.get(code, {}).values()):
             self.book.move(task, "ready")
+
+    def _code_gone(self, code: str) -> None:
+        """What is not placed waits for it to be registered again; a manager that lacks it says so."""
+        self.book.codes.discard(code)
+        for manager in self.book.managers.values():
+            manager.warm.discard(code)
+        for task in [task for task in self.book.ready.values() if task.invocation.code == code]:
+            self.attempts.queue(task)
 
     def _cancel(self, id: str, running: bool) -> None:
         book = self.book

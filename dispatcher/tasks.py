@@ -11,7 +11,8 @@
     (result in Kafka) stored
 
 A manager that comes back takes `ready`, `retrying` and `needs_code` tasks that it still holds straight to `assigned`.
-Whatever becomes ready without its code being known goes to `needs_code` first.
+Whatever becomes ready without its code being known goes to `needs_code` first; what is ready when its code goes from
+the registry goes back there.
 A cancelled task that no manager holds is done at once; one that runs is done when its manager says how it ended.
 
 Attempts are numbered from 1 and rise with each assignment. `starts` counts those that began: only these use up
@@ -32,7 +33,7 @@ TaskState = Literal["arrived", "needs_code", "ready", "assigned", "running", "re
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     "arrived": frozenset({"needs_code", "ready", "assigned", "done"}),
     "needs_code": frozenset({"ready", "assigned", "done"}),
-    "ready": frozenset({"assigned", "done"}),
+    "ready": frozenset({"assigned", "needs_code", "done"}),
     "assigned": frozenset({"running", "ready", "needs_code", "retrying", "done"}),
     "running": frozenset({"ready", "needs_code", "retrying", "done"}),
     "retrying": frozenset({"ready", "needs_code", "assigned", "done"}),

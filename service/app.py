@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.config import Settings
-from upon.errors import ConfigError
+from upon.errors import ConfigError, ServiceUnavailable
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.kafka.outbox import Outbox
@@ -110,7 +110,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await outbox.start()
         stack.push_async_callback(outbox.stop, 0.0)  # `_stop` has waited for what was accepted
         await opening
-        registrar = Registrar(kafka, topics, outbox, ends, store.turn)
+        registrar = Registrar(kafka, topics, outbox, ends, store.turn, settings.keep_code)
         projector = Projector(
             kafka, topics, store, outbox, ends, site_topics=lambda site: topics.of_site(site, settings.partitions)
         )
@@ -148,7 +148,7 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         asyncio.create_task(forever("push results", lambda: service.hub.run(pushing))),
         asyncio.create_task(forever("watch tasks", service.watch.run)),
     ]
-    retention = Retention(service.settings, service.store, registrar)
+    retention = Retention(service.settings, service.store, registrar, projector, service.ends)
     new_sites = asyncio.Event()
     registrar.site_listeners.append(new_sites.set)
     projector.listeners.append(service.watch.changed)

@@ -181,3 +181,10 @@ def _of_letters(wanted: LetterFilter) -> list[ColumnElement[bool]]:
     if wanted.reason is not None:
         where.append(deadletters.c.reason.contains(wanted.reason, autoescape=True))
     return where
+
+
+def oldest_unfinished(connection: Connection) -> int:
+    """Return when the oldest task that is not done was submitted, ns since the epoch; 0: all are done."""
+    unusual: ColumnElement[bool] = tasks.c.status != literal("succeeded", literal_execute=True)  # for `tasks_unusual`
+    query = select(func.min(tasks.c.submitted)).where(unusual, tasks.c.status.not_in(FINAL), tasks.c.submitted > 0)
+    return connection.execute(query).scalar_one() or 0

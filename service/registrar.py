@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ from upon.registry import Registry
 from upon.service.ends import Ends
 from upon.service.rule_changes import Plan, RuleChange
 from upon.service.turn import Turn
+from upon.service.unused_code import is_due, unused
 from upon.topics import Topics, checked_site
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -63,10 +64,14 @@ class Registrar:
         outbox: where writes go.
         ends: where partitions end.
         turn: of whichever service changes the registry.
+        kept: s that code is kept which is not used and which no registered function has; 0 = for good.
     """
 
-    def __init__(self, kafka: str, topics: Topics, outbox: Outbox, ends: Ends, turn: Turn) -> None:
+    def __init__(  # noqa: PLR0917
+        self, kafka: str, topics: Topics, outbox: Outbox, ends: Ends, turn: Turn, kept: float = 0.0
+    ) -> None:
         self._kafka, self._topics, self._outbox, self._ends, self._turn = kafka, topics, outbox, ends, turn
+        self._kept = kept
         self.registry = Registry()
         self.caught_up = asyncio.Event()
         self.site_listeners: list[Callable[[], None]] = []
@@ -105,16 +110,35 @@ class Registrar:
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def add_code(self, code: FunctionCode) -> None:
-        """Make code known; nothing happens if it is known already.
+        """Make code known. If it is, nothing is written but now and then a record that says that it is used still.
 
         Raises:
             FunctionError: its hash is not the one of its body.
             PayloadTooLarge: it does not fit into a record.
         """
         await asyncio.to_thread(check_code, code)  # some work for a large body: not in the event loop
-        if code.hash not in self.registry.code:
-            stamped = FunctionCode(hash=code.hash, body=code.body, python=code.python, created=time.time_ns())
-            await self._write([stamped])
+        if not is_due(self.registry.codes.get(code.hash, 0), time.time_ns(), self._kept):
+            return  # nor is it about to be dropped
+        async with self._alone():
+            now = time.time_ns()
+            if is_due(self.registry.codes.get(code.hash, 0), now, self._kept):
+                await self._write([FunctionCode(hash=code.hash, body=code.body, python=code.python, created=now)])
+
+    async def drop_unused(self, unfinished: Callable[[], Awaitable[int]]) -> int:
+        """Delete the code that no registered function has, and that no task needs; return how much it was.
+
+        Args:
+            unfinished: asks when the oldest task that is not done was submitted, ns since the epoch; 0: there is none.
+        """
+        if not unused(self.registry, time.time_ns(), self._kept, 0):
+            return 0
+        oldest = await unfinished()
+        async with self._alone():
+            gone = unused(self.registry, time.time_ns(), self._kept, oldest)
+            await self._write_all([(f"code/{code}".encode(), None) for code in gone])
+        if gone:
+            log.info("code that is not used any more is deleted", action="drop_code", count=len(gone))
+        return len(gone)
 
     async def add_function(
         self, name: str, body: bytes, *, python: str, description: str, source: str, principal: str
@@ -178,8 +202,12 @@ class Registrar:
 
     async def _write(self, records: Sequence[RegistryRecord]) -> None:
         """Write records; return once Kafka has them all and the registry here shows them."""
+        await self._write_all([(registry_key(record), encode(record)) for record in records])
+
+    async def _write_all(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Write records by key, None as tombstones; return as `_write`."""
         lane = Lane(self._topics.registry, WHOLE)
-        acks = [await self._outbox.send(lane, Entry(encode(r), key=registry_key(r))) for r in records]
+        acks = [await self._outbox.send(lane, Entry(value, key=key)) for key, value in records]
         places: list[Place] = [await ack for ack in acks]
         await self._shown(max((place.offset + 1 for place in places), default=0))
 

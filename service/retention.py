@@ -3,6 +3,7 @@
     tasks        ended ones, by age and by number; what is queued or runs stays
     deadletters  by age and by number
     sites        not heard of for long: no longer listed (their record stays in the compacted topic; it is small)
+    code         of functions that nobody registered under a name and no task needs (`upon.service.unused_code`)
     Kafka        events, invocations, results, dead letters: by age and by bytes of each partition
 
 What is pruned is gone for good: Kafka keeps less than the store by default. The limits are settings
@@ -18,10 +19,14 @@ from sqlalchemy import Connection, Table, and_, delete, or_, select, tuple_
 from sqlalchemy.sql.expression import ColumnElement
 
 from upon.config import Settings
+from upon.errors import ServiceUnavailable
 from upon.kafka.admin import set_topic_limits
 from upon.logs import get_logger
 from upon.messages import FINAL
-from upon.service.registrar import Registrar
+from upon.service.ends import Ends
+from upon.service.projector import Projector
+from upon.service.queries import oldest_unfinished
+from upon.service.registrar import KAFKA_TIMEOUT, Registrar
 from upon.service.store import Store
 from upon.service.tables import deadletters, generations, tasks
 from upon.topics import Topics, kept
@@ -41,11 +46,15 @@ class Retention:
     Args:
         settings: how long is kept what.
         store: an open store.
-        registrar: knows the sites, which have topics.
+        registrar: knows the sites, which have topics, and the code.
+        projector, ends: say whether the store knows of all tasks.
     """
 
-    def __init__(self, settings: Settings, store: Store, registrar: Registrar) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, registrar: Registrar, projector: Projector, ends: Ends
+    ) -> None:
         self._settings, self._store, self._registrar = settings, store, registrar
+        self._projector, self._ends = projector, ends
         self._topics: Topics = settings.topics
 
     async def run(self) -> None:
@@ -53,6 +62,7 @@ class Retention:
         while True:
             await self.limit_topics()
             await self.prune()
+            await self._registrar.drop_unused(self._oldest_unfinished)
             await asyncio.sleep(EVERY)
 
     async def limit_topics(self) -> None:
@@ -75,6 +85,15 @@ class Retention:
         for table, count in pruned.items():
             if count:
                 log.info("pruned", action="retention", table=table, rows=count)
+
+    async def _oldest_unfinished(self) -> int:
+        """When the oldest task that is not done was submitted, of all that Kafka has now, at all sites."""
+        partitions = self._projector.partitions()
+        sites = {self._topics.invocations(site) for site in self._registrar.registry.sites}
+        if missing := sites - {one.topic for one in partitions}:
+            raise ServiceUnavailable(f"not projected yet: {', '.join(sorted(missing))}")
+        await self._projector.reach(await self._ends.ends(partitions, KAFKA_TIMEOUT), None)
+        return await self._store.read(oldest_unfinished)
 
     async def _prune(self, table: Table, at: ColumnElement[int], seconds: float, count: int, now: int) -> int:
         before = now - int(seconds * 1e9) if seconds else 0
@@ -126,5 +145,6 @@ def in_words(settings: Settings) -> dict[str, str]:
         "tasks": age(settings.keep_tasks) + number(settings.keep_tasks_count, ""),
         "dead letters": age(settings.keep_deadletters) + number(settings.keep_deadletters_count, ""),
         "sites": age(settings.keep_sites),
+        "unused code": age(settings.keep_code),
         "Kafka": age(settings.keep_kafka) + number(settings.keep_kafka_bytes, " bytes of each partition"),
     }

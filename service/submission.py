@@ -132,7 +132,7 @@ def check_invocation(invocation: Invocation, registry: Registry) -> None:
         raise InputError(f"task {one.id}: version and items are not negative, not {one.version} and {one.items}")
     if one.version and (named := registry.function(one.function, one.version)).code != one.code:
         raise Conflict(f"function {one.function}@{one.version} has the code {named.code}, not {one.code}")
-    if one.code not in registry.code:
+    if one.code not in registry.codes:
         raise FunctionNotFound(f"the code {one.code!r} of function {one.function!r} is not known: register it first")
     if not (math.isfinite(one.timeout) and one.timeout >= 0):
         raise InputError(f"task {one.id}: timeout is a number of seconds, 0 = none, not {one.timeout}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from upon.durations import parse_duration
@@ -157,6 +157,13 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
+def _hours(seconds: float) -> float:
+    """Refuse less than 8 hours: the SDK registers anew what it uses once in an hour, which has to fit in well."""
+    if 0 < seconds < 8 * 3600:
+        raise ValueError("at least 8h, or 0 for good")
+    return seconds
+
+
 class Settings(BaseSettings):
     """All settings of all parts. Each is an environment variable, `UPON_` and its name in capitals."""
 
@@ -195,6 +202,11 @@ class Settings(BaseSettings):
     keep_deadletters_count: int = Field(100_000, ge=0, description="how many dead letters stay there; 0 = all")
     keep_sites: Annotated[float, BeforeValidator(parse_duration)] = Field(
         30 * 86400.0, description="how long a site that is not heard of any more is listed; 0 = for ever"
+    )
+    keep_code: Annotated[float, BeforeValidator(parse_duration), AfterValidator(_hours)] = Field(
+        14 * 86400.0,
+        description="how long code is kept that nobody uses and no registered function has, such as 30d; "
+        "at least 8h, 0 = for good",
     )
     keep_kafka: Annotated[float, BeforeValidator(parse_duration)] = Field(
         7 * 86400.0, description="how long Kafka keeps events, invocations, results, dead letters; 0 = for ever"

@@ -1,6 +1,7 @@
 """The registry as a part sees it: every function, every revision of a rule and how the rules stood when, every site.
 
 A pure view over the compacted topics `upon.registry` and `upon.sites`: feed it records in order, ask it names.
+The functions' bodies are not kept: a dispatcher reads those that it needs (`upon.dispatcher.codes`).
 Whoever holds one keeps it fed with `upon.kafka.follow`. Not here: writing (the service alone does).
 
 A rule's timeline is what decides which revision an event meets, by the broker's clock on both sides:
@@ -58,9 +59,13 @@ class Standing:
 
 @dataclass(slots=True)
 class Registry:
-    """Functions by name and version, code by hash, rules by name and revision, their timelines, sites by name."""
+    """Functions by name and version, rules by name and revision, their timelines, sites by name.
 
-    code: dict[str, FunctionCode] = field(default_factory=dict)
+    Attributes:
+        codes: when each code was last registered, by hash, ns since the epoch.
+    """
+
+    codes: dict[str, int] = field(default_factory=dict)
     functions: dict[str, dict[int, FunctionRecord]] = field(default_factory=dict)
     revisions: dict[str, dict[int, RuleRevision]] = field(default_factory=dict)
     timelines: dict[str, list[Standing]] = field(default_factory=dict)
@@ -78,7 +83,7 @@ class Registry:
         """
         match record:
             case FunctionCode():
-                self.code[record.hash] = record
+                self.codes[record.hash] = record.created
             case FunctionRecord():
                 self.functions.setdefault(record.name, {})[record.version] = record
             case RuleRevision():
@@ -100,7 +105,7 @@ class Registry:
         kind, _, name = key.decode().partition("/")
         match kind:
             case "code":
-                self.code.pop(name, None)
+                self.codes.pop(name, None)
             case "function":
                 _remove_version(self.functions, name)
             case "rule":

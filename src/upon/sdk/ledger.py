@@ -13,8 +13,9 @@ a refusal, a cancellation or `abandon`.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -30,6 +31,8 @@ MAX_INVOCATIONS = 2000
 """The most invocations of one Submit: the service works on the first while we pack the next."""
 MAX_IDS = 20_000
 """The most ids of one Attach or CancelTasks (0.8 MB)."""
+RENEW = 3600.0
+"""Seconds after which code is registered again before it is used: the service drops what is not used for days."""
 TRY_AGAIN = frozenset({"KafkaUnavailable", "ServiceUnavailable"})
 """Refusals that pass by themselves: the frame is sent again later."""
 
@@ -62,16 +65,18 @@ class Ledger(Generic[W]):
         group: under which the service knows who waits; empty if nobody submits here.
         site: where invocations go.
         watch: what to have pushed beside results, asked again at each connection; its `request` is not used.
+        now: gives monotonic seconds.
     """
 
     group: str = ""
     site: str = "local"
     watch: Watch | None = None
+    now: Callable[[], float] = time.monotonic
     freed: int = 0  # bytes that the service has taken over, or that nobody needs any more, since the beginning
     unfinished: dict[str, W] = field(default_factory=dict)  # by invocation id
     _elsewhere: dict[str, str] = field(default_factory=dict)  # id → site, of what was submitted in another way
     _requests: int = 0
-    _registered: set[str] = field(default_factory=set)
+    _registered: dict[str, float] = field(default_factory=dict)  # code hash → when, monotonic s
     _held: dict[str, list[Invocation]] = field(default_factory=dict)  # by code hash
     _queue: deque[Invocation] = field(default_factory=deque)
     _frames: deque[FromClient] = field(default_factory=deque)  # to be sent before the queue
@@ -86,7 +91,7 @@ class Ledger(Generic[W]):
         Without code it names a registered function, which the service looks up.
         """
         self.unfinished[invocation.id] = waiter
-        if code is None or code.hash in self._registered:
+        if code is None or self.now() - self._registered.get(code.hash, -RENEW) < RENEW:
             self._queue.append(invocation)
         elif code.hash in self._held:
             self._held[code.hash].append(invocation)
@@ -181,7 +186,7 @@ class Ledger(Generic[W]):
             case Submit():
                 self.freed += sum(map(size, frame.invocations))
             case Register():
-                self._registered.add(frame.code.hash)
+                self._registered[frame.code.hash] = self.now()
                 self._queue.extend(self._held.pop(frame.code.hash, ()))
         return frame
 
@@ -197,6 +202,8 @@ class Ledger(Generic[W]):
         match frame:
             case Submit():
                 lost = frame.invocations
+                for one in lost:  # it may be refused because its code is not known any more: register it again
+                    self._registered.pop(one.code, None)
             case Register():
                 lost = self._held.pop(frame.code.hash, ())
         self.freed += sum(map(size, lost))

@@ -19,6 +19,7 @@ from upon.dispatcher import protocol
 from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     CancelAsked,
+    CodeGone,
     CodeKnown,
     Commit,
     Heard,
@@ -176,6 +177,20 @@ class Histories(RuleBasedStateMachine):
     def code(self, code: str) -> None:
         self.codes.add(code)
         self.do(CodeKnown(code))
+
+    @rule(code=st.sampled_from(CODES))
+    def code_goes(self, code: str) -> None:
+        self.codes.discard(code)
+        self.do(CodeGone(code))
+
+    @precondition(lambda self: self.peers)
+    @rule(data=st.data(), code=st.sampled_from(CODES))
+    def manager_lacks_code(self, data: st.DataObject, code: str) -> None:
+        """It had dropped the body, and the dispatcher gives it again, or takes back what cannot begin."""
+        peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
+        if peer.connected:
+            peer.codes.discard(code)
+            self.say(peer, protocol.Need((code,)))
 
     @rule(number=st.integers(0, 30), running=st.booleans())
     def cancel(self, number: int, running: bool) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from upon import api
 from upon.messages import COALESCE_BYTES, FunctionCode, Invocation, Result
-from upon.sdk.ledger import MAX_INVOCATIONS, OVERHEAD, Ledger
+from upon.sdk.ledger import MAX_INVOCATIONS, OVERHEAD, RENEW, Ledger
 
 CODES = {name: FunctionCode(hash=name, body=b"", python="3.11") for name in "ab"}
 
@@ -213,3 +213,27 @@ def test_every_invocation_ends_once_whatever_breaks(data: st.DataObject) -> None
     assert sorted(ended + list(cancelled)) == sorted(submitted)
     assert found.is_idle
     assert found.freed == len(submitted) * OVERHEAD
+
+
+def test_code_is_registered_again_after_an_hour_and_when_it_is_not_known_any_more() -> None:
+    now = 0.0
+    found: Ledger[str] = Ledger(group="g", now=lambda: now)
+    found.again()
+
+    def frames_of_a_submit(id: str) -> list[str]:
+        found.submit(invocation(id), CODES["a"], "w")
+        kinds = []
+        while frames := drain(found):
+            kinds += [type(frame).__name__ for frame in frames]
+            acknowledge(found, frames)
+        return [kind for kind in kinds if kind != "Attach"]
+
+    assert frames_of_a_submit("1") == ["Register", "Submit"]
+    assert frames_of_a_submit("2") == ["Submit"]
+    now = RENEW + 1
+    assert frames_of_a_submit("3") == ["Register", "Submit"]
+    found.submit(invocation("4"), CODES["a"], "w")
+    (submit,) = drain(found)
+    problem = api.Problem(error="FunctionNotFound", message="the code is not known")
+    assert found.refused(submit.request, problem).waiters == ("w",)
+    assert frames_of_a_submit("5") == ["Register", "Submit"]
