@@ -31,6 +31,8 @@ from upon.source_text import Lines, Shown, blocks_of, lines_of
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS = 256
 """Loaded functions a worker keeps; the one not used for the longest time goes first."""
+FUNCTION_BYTES = 128 * 1024 * 1024
+"""Bytes of their bodies; past it the same one goes first, and its body is asked for again when it is needed."""
 MAX_TEXT = 64 * 1024
 """Characters of a message or a traceback that travel."""
 FULL_FAILURES = 100
@@ -47,6 +49,7 @@ class Functions:
         self._loaded: OrderedDict[str, Function | Failure] = OrderedDict()
         self._bodies: dict[str, Code] = {}
         self._lines: dict[str, Lines] = {}
+        self._sizes: dict[str, int] = {}
         self._shown = Shown()
 
     def add(self, code: Code) -> None:
@@ -71,14 +74,16 @@ class Functions:
         lines = self._lines[code] = lines_of(blocks_of(body.body))
         self._shown.show(lines)
         found = self._loaded[code] = load(body, name)
-        if len(self._loaded) > self._limit:
-            self._lines.pop(self._loaded.popitem(last=False)[0], None)
+        self._sizes[code] = len(body.body)
+        while len(self._loaded) > self._limit or (len(self._loaded) > 1 and sum(self._sizes.values()) > FUNCTION_BYTES):
+            self._drop(next(iter(self._loaded)))
         if isinstance(found, Failure):
-            del (
-                self._loaded[code],
-                self._lines[code],
-            )  # the module may be installed by the next time; the body is asked for again
+            self._drop(code)  # the module may be installed by the next time; the body is asked for again
         return found
+
+    def _drop(self, code: str) -> None:
+        for kept in (self._loaded, self._lines, self._sizes):
+            kept.pop(code, None)
 
 
 def load(code: Code, name: str) -> Function | Failure:

@@ -133,3 +133,27 @@ async def test_dispatcher_and_manager_killed_under_200_tasks(kafka: str, topics:
         twice = [file.name for file in marks.iterdir() if file.read_text() != "x"]
         assert len(twice) <= 6, f"only what the killed manager was about to answer may have run twice: {twice}"
         assert await committed(f) == 200
+
+
+async def test_a_traceback_shows_lines_of_a_file_that_is_nowhere(kafka: str, topics: Topics, tmp_path: Path) -> None:
+    file = tmp_path / "measure.py"
+    text = (
+        "def mean(values):\n    return sum(values) / len(values)  # the line\n\ndef fail(values): return mean(values)\n"
+    )
+    file.write_text(text)
+    variables: dict[str, Any] = {"__name__": "measure"}
+    exec(compile(text, str(file), "exec"), variables)
+    async with fabric(kafka, topics.prefix, tmp_path) as f, dispatcher(f.settings) as address:
+        mean = await registered(f, variables["fail"])
+        file.unlink()
+        manager = manager_process(f.settings, address, 1)
+        try:
+            await f.invoke("fails", code=mean, payload=pack_call([[]], {}))
+            failed = await f.result("fails")
+            assert failed.failure is not None
+            assert f'File "{file}", line 2, in mean\n    return sum(values) / len(values)  # the line' in (
+                failed.failure.traceback
+            )
+            assert "def fail(some): return mean(some)" in failed.failure.traceback
+        finally:
+            stop(manager)
