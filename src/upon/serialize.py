@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
 import msgspec
@@ -160,12 +160,15 @@ def unpack_chunk(payload: bytes) -> list[list[Any]]:
     return columns
 
 
-def dump_function(function: Callable[..., Any]) -> bytes:
+def dump_function(function: Callable[..., Any], by_value: list[FunctionType] | None = None) -> bytes:
     """Return a function's body: its pickle, and its source text as far as it can be had.
 
-    Raises whatever pickling raises.
+    Args:
+        by_value: gets the functions whose code is in the body. Raises whatever pickling raises.
     """
     data, functions = pickling.pickled(function)
+    if by_value is not None:
+        by_value += functions
     return source_text.attach(data, source_text.gather(functions))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from upon import pickling, serialize
 from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge
 from upon.messages import MAX_PAYLOAD, FunctionCode
-from upon.sdk.modules import travelling
+from upon.sdk.modules import stays_behind, travelling
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MAX_NAME = 200
@@ -146,15 +147,22 @@ def _pickled(function: Callable[..., Any]) -> FunctionCode:
     if not callable(function):
         raise FunctionError(f"{function!r} is not callable: give a function")
     travelling()
+    by_value: list[FunctionType] = []
     try:
         with _lock:
-            body = serialize.dump_function(function)
+            body = serialize.dump_function(function, by_value)
     except Exception as error:
         raise FunctionError(_story(function, error)) from error
     if len(body) > MAX_PAYLOAD:
         raise FunctionError(
             f"{name_of(function)} is {len(body):,} bytes pickled, the limit is {MAX_PAYLOAD:,}: "
             "does it use a large global? pass that as an argument or load it inside the function"
+        )
+    for module, user, line in stays_behind(by_value):
+        warnings.warn(
+            f"{user} imports {module} inside itself ({line}), and {module} does not travel with it: import it at the "
+            "top of the file, or install it at the site",
+            stacklevel=2,
         )
     return FunctionCode(hash=code_hash(body), body=body, python=PYTHON)
 

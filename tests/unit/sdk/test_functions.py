@@ -289,3 +289,24 @@ def test_any_bytes_may_stand_where_source_text_does(data: bytes) -> None:
         assert isinstance(lines_of(blocks_of(body)), dict)
         assert len(code_hash(body)) == 64
     assert lines_of({"f": {-1: "a", 0: "b", 10**12: "c"}}) == {"f": []}
+
+
+def test_a_module_imported_inside_that_will_not_be_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside_it.py").write_text("value = 3")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import json, msgspec.json, beside_it\n    return lambda: __import__ and _inner()\ndef _inner():\n"
+    function = _from(tmp_path / "thumbs.py", text + "    from no_such_module.part import thing")
+    with pytest.warns(UserWarning, match="inside itself") as warned:
+        code_of(function)
+    texts = [str(one.message) for one in warned]
+    assert len(texts) == 2
+    assert f"make imports beside_it inside itself ({tmp_path / 'thumbs.py'}:1)" in texts[0]
+    assert "_inner imports no_such_module.part" in texts[1]
+    assert "install it at the site" in texts[1]
+
+
+def test_what_workers_have_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    code_of(_from(tmp_path / "thumbs.py", "import json, os.path, msgspec, upon.errors; from . import x"))
+    assert not recwarn.list
