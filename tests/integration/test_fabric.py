@@ -137,9 +137,7 @@ async def test_dispatcher_and_manager_killed_under_200_tasks(kafka: str, topics:
 
 async def test_a_traceback_shows_lines_of_a_file_that_is_nowhere(kafka: str, topics: Topics, tmp_path: Path) -> None:
     file = tmp_path / "measure.py"
-    text = (
-        "def mean(values):\n    return sum(values) / len(values)  # the line\n\ndef fail(values): return mean(values)\n"
-    )
+    text = "def mean(values):\n    return sum(values) / len(values)  # the line\n\ndef fail(some): return mean(some)\n"
     file.write_text(text)
     variables: dict[str, Any] = {"__name__": "measure"}
     exec(compile(text, str(file), "exec"), variables)
