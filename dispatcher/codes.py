@@ -87,6 +87,7 @@ class Codes:
         """Read what is wanted, until cancelled. A consumer lives only while something is wanted."""
         while True:
             await self._some_wanted.wait()
+            self._some_wanted.clear()  # before: what is wanted while the consumer closes counts
             try:
                 async with async_consumer(kafka, client_id) as consumer:
                     while self._wanted:
@@ -94,8 +95,7 @@ class Codes:
             except KafkaUnavailable as error:
                 log.warning(f"a function's body is not to be had now: {error}", action="code")
                 await asyncio.sleep(AGAIN_AFTER)
-            else:
-                self._some_wanted.clear()
+                self._some_wanted.set()
 
     async def _read(self, consumer: AIOKafkaConsumer, topic: str, hash: str) -> None:
         from aiokafka import TopicPartition
@@ -113,7 +113,9 @@ class Codes:
                 found = {}
             records = found.get(partition, [])
             code = _code(records[0]) if records and records[0].offset == offset else None
-            if code is None:  # written anew meanwhile: its new place is about to be heard of
+            if code is None:  # written anew meanwhile: its new place is about to be heard of; others come first
+                if hash in self._wanted:
+                    self._wanted[hash] = self._wanted.pop(hash)
                 await asyncio.sleep(AGAIN_AFTER)
                 return
             self._keep(code)

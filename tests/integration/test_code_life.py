@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from upon import api
 from upon.dispatcher import attempts, codes, protocol
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.instructions import CodeGone, CodeKnown
-from upon.kafka.clients import async_producer
+from upon.kafka.clients import async_consumer, async_producer
 from upon.kafka.follow import follow
 from upon.messages import FunctionCode, FunctionRecord, InvocationBatch, registry_key
 from upon.topics import Topics
@@ -58,6 +60,36 @@ async def test_few_bodies_are_held_and_the_others_are_read_again(kafka: str, top
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_body_that_is_wanted_while_the_consumer_closes_is_read(
+    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+    held = Codes(seen.put_nowait, seen.put_nowait, limit=1)
+    closing = ["bbb"]
+
+    @asynccontextmanager
+    async def wanting_at_the_end(kafka: str, client_id: str) -> AsyncIterator[Any]:
+        async with async_consumer(kafka, client_id) as consumer:
+            yield consumer
+            if closing:
+                assert held.want(closing.pop()) is None
+
+    monkeypatch.setattr(codes, "async_consumer", wanting_at_the_end)
+    records = Records(kafka, topics)
+    for letter in "abc":
+        await records.write(topics.registry, body(letter), key=registry_key(body(letter)))
+    await follow(kafka, "test", [topics.registry], held.take, stop_at_end=True)
+    assert [seen.get_nowait() for _ in "abc"] == [CodeKnown(letter * 3) for letter in "abc"]
+    reading = asyncio.create_task(held.read_bodies(kafka, "test", topics.registry))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert held.want("aaa") is None
+            assert [await seen.get() for _ in "ab"] == [body("a"), body("b")]
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upon.api import decode_from_client
-from upon.dispatcher.feeds import Codes, control_input, invocation_input
+from upon.dispatcher.codes import Codes
+from upon.dispatcher.feeds import control_input, invocation_input
 from upon.dispatcher.recovery import ids_of
 from upon.errors import EventError, InputError
 from upon.events import read_record
@@ -88,7 +89,7 @@ def read_by_all(value: bytes | None, key: bytes | None, headers: Any) -> None:
         project([record], TOPICS, 5)
         invocation_input(record, "s", 5)
         control_input(record)
-        Codes(lambda _: None).take(record)
+        Codes(lambda _: None, lambda _: None).take(record)
     ids_of(value or b"", "s")
     list(read_record(value, [(name, data or b"") for name, data in headers or ()]))
     catalogue = Catalogue()
