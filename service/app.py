@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.config import Settings
-from upon.errors import ConfigError, ServiceUnavailable
+from upon.errors import ConfigError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.kafka.outbox import Outbox
