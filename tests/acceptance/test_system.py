@@ -37,7 +37,12 @@ def test_status_names_addresses_and_every_part_with_its_processes(system: System
     for name, part in status["parts"].items():
         assert part["pids"], name
         assert all(psutil.pid_exists(pid) for pid in part["pids"]), name
-    assert status["parts"]["workers"]["busy"] + status["parts"]["workers"]["free"] == os.cpu_count()
+
+    def workers() -> int:
+        said = system.status()["parts"]["workers"]
+        return int(said["busy"] + said["free"])
+
+    wait_for(lambda: workers() == os.cpu_count(), "all workers are there (other tests end some)")
     shown = system.run("status").stdout
     assert all(name in shown for name in PARTS)
 

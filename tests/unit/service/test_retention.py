@@ -60,6 +60,7 @@ def test_what_is_kept_is_said(tmp_path: Path) -> None:
         "tasks": "2 d, the newest 1,000,000",
         "dead letters": "90 d, the newest 100,000",
         "sites": "for ever",
+        "unused code": "14 d",
         "Kafka": "7 d, the newest 8,589,934,592 bytes of each partition",
     }
 
