@@ -17,14 +17,14 @@ help: ## show this
 	@echo "installing Upon and what the demo needs into .venv …"
 	@$(PIP) --require-hashes --requirement locks/demo.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m upon.embedded.install
+	@$(BIN)/python -m upon.embedded.broker.install
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml locks/dev.txt
 	@echo "installing Upon and what its tests need into .venv …"
 	@$(PIP) --require-hashes --requirement locks/dev.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m upon.embedded.install
+	@$(BIN)/python -m upon.embedded.broker.install
 	@touch $@ .venv/demo
 
 demo: .venv/demo ## images land in a folder, a rule runs a function on each: the main job, on this machine
@@ -37,7 +37,7 @@ test: .venv/dev ## all tests, on a real Kafka
 SAMPLE := tests/unit tests/integration/test_streams.py tests/integration/test_fabric.py tests/integration/test_sdk.py
 OTHER_VERSIONS = rm -rf $(1) && $(BIN)/uv venv --quiet $(1) && \
   $(BIN)/uv pip install --quiet --python $(1)/bin/python --resolution $(2) --editable '.[dev]' && \
-  $(1)/bin/python -m upon.embedded.install && timeout --kill-after=30 300 $(1)/bin/python -m pytest -q $(SAMPLE)
+  $(1)/bin/python -m upon.embedded.broker.install && timeout --kill-after=30 300 $(1)/bin/python -m pytest -q $(SAMPLE)
 
 test-latest: .venv/dev ## a sample of the tests with the newest of everything that pyproject.toml allows
 	$(call OTHER_VERSIONS,.venv-latest,highest)

@@ -1,15 +1,15 @@
 """The service: REST and WebSocket in front of Kafka, and the task store.
 
 app             start and stop; how the pieces are put together       context   the pieces, for the requests
-routes          the one table of routes; routes_<noun> the handlers   routing   what a route is; bodies
-openapi         /openapi.json, from that table                        auth, problems   token; errors as JSON
-connection      one client on the WebSocket
+rest/           routes, the one table of them, and what they answer   doors     connections, before they are let in
+store/          the task store: tables, upserts, what is asked        connection   one client on the WebSocket
 
-ends            where partitions end
-registrar       the one writer of the registry                        submission   invocations into Kafka
+ends            where partitions end                                  places    records by where they stand
+registrar       the one writer of the registry                        rule_changes, unused_code   what it decides
+submission      invocations into Kafka                                again     tasks and dead letters tried again
 push            results to the clients that wait for them             watch     events and changes, for people
-projector       Kafka → task store; projection the pure half of it    lag       how far each part is behind
-store           the database and the upserts; tables, queries         views     rows and records → upon.api
+projector       Kafka → task store                                    lag       how far each part is behind
+retention       how long what is stored is kept
 guard           a task that fails begins again
 """
 

@@ -24,20 +24,20 @@ from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import MAX_RECORD
 from upon.part import Part
-from upon.service import routes
-from upon.service.auth import bearer
 from upon.service.context import SERVICE, Service
 from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
 from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.lag import Lag
 from upon.service.places import Places
-from upon.service.problems import problems
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
+from upon.service.rest import routes
+from upon.service.rest.auth import bearer
+from upon.service.rest.problems import problems
 from upon.service.retention import Retention
-from upon.service.store import Store, store_url
+from upon.service.store.store import Store, store_url
 from upon.service.submission import Submission
 from upon.service.watch import Watch
 from upon.topics import TopicSpec

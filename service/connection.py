@@ -27,7 +27,7 @@ from upon.errors import InputError, ServiceError, UponError
 from upon.logs import get_logger
 from upon.messages import COALESCE_BYTES, Result
 from upon.service.context import Service
-from upon.service.queries import MAX_IDS, ended_sizes, get_results, running
+from upon.service.store.queries import MAX_IDS, ended_sizes, get_results, running
 
 MAX_INCOMING = 32 * 1024 * 1024
 """Bytes of frames that wait to be handled; past this the socket is not read."""

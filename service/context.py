@@ -17,7 +17,7 @@ from upon.service.places import Places
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
-from upon.service.store import Store
+from upon.service.store.store import Store
 from upon.service.submission import Submission
 from upon.service.watch import Watch
 from upon.topics import Topics

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from upon.kafka.clients import unavailable
-from upon.service.projection import Positions
+from upon.service.store.projection import Positions
 
 
 class Ends:

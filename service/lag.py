@@ -19,8 +19,8 @@ from aiokafka.errors import KafkaError
 from upon.errors import KafkaUnavailable
 from upon.logs import get_logger
 from upon.service.ends import Ends
-from upon.service.projection import Positions
 from upon.service.projector import Projector
+from upon.service.store.projection import Positions
 from upon.topics import Topics
 
 TIMEOUT = 1.0

@@ -29,9 +29,9 @@ from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import encode
 from upon.service.ends import Ends
-from upon.service.faults import Fault, StoreDamaged, fault
-from upon.service.projection import Bad, Changes, Positions, project
-from upon.service.store import DATABASE_ERRORS, Store, reason
+from upon.service.store.faults import Fault, StoreDamaged, fault
+from upon.service.store.projection import Bad, Changes, Positions, project
+from upon.service.store.store import DATABASE_ERRORS, Store, reason
 from upon.topics import Topics, TopicSpec
 
 MAX_WAITING = 64 * 1024 * 1024

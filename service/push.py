@@ -22,7 +22,7 @@ from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import Result, ResultBatch, decode
-from upon.service.projection import Positions
+from upon.service.store.projection import Positions
 from upon.topics import Topics
 
 log = get_logger(__name__)

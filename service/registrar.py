@@ -41,7 +41,7 @@ from upon.messages import (
 from upon.registry import Registry
 from upon.service.ends import Ends
 from upon.service.rule_changes import Plan, RuleChange
-from upon.service.turn import Turn
+from upon.service.store.turn import Turn
 from upon.service.unused_code import is_due, unused
 from upon.topics import Topics, checked_site
 

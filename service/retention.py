@@ -25,10 +25,10 @@ from upon.logs import get_logger
 from upon.messages import FINAL
 from upon.service.ends import Ends
 from upon.service.projector import Projector
-from upon.service.queries import oldest_unfinished
 from upon.service.registrar import KAFKA_TIMEOUT, Registrar
-from upon.service.store import Store
-from upon.service.tables import deadletters, generations, tasks
+from upon.service.store.queries import oldest_unfinished
+from upon.service.store.store import Store
+from upon.service.store.tables import deadletters, generations, tasks
 from upon.topics import Topics, kept
 
 EVERY = 600.0

@@ -14,9 +14,9 @@ from upon.events import Event, read_record
 from upon.kafka.reader import from_the_end, reading
 from upon.logs import get_logger
 from upon.service.guard import forever
-from upon.service.queries import get_tasks
-from upon.service.store import Store
-from upon.service.views import whole_task
+from upon.service.rest.views import whole_task
+from upon.service.store.queries import get_tasks
+from upon.service.store.store import Store
 from upon.topics import Topics
 
 MAX_CHANGES = 1_000

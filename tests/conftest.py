@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.systems import System, running
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics

@@ -13,7 +13,7 @@ from tests.integration.dispatching import HandDriven, dispatcher_process, fabric
 from tests.integration.test_dispatcher import committed, free_address
 from upon.dispatcher import protocol
 from upon.dispatcher.protocol import Attempt
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
 

@@ -13,7 +13,7 @@ import pytest
 from tests.reading import reading
 from tests.source_process import sources_running
 from tests.systems import wait_for
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError as ClientError
 from tests.conftest import missing
 from tests.systems import wait_for
 from upon.embedded import ports
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError, KafkaStartError
 from upon.kafka.admin import admin_client, ensure_topics
 from upon.kafka.answers import answers, ask, is_ready
@@ -192,7 +192,7 @@ def test_ready_means_this_broker(broker: Broker, kafka: str) -> None:
 SUPERVISOR = """
 import sys, threading, time
 from pathlib import Path
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 broker = Broker(Path(sys.argv[1]))
 def run():
     broker.start()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from upon.embedded import archive, jars
-from upon.embedded.broker import Broker
-from upon.embedded.java import find_java
+from upon.embedded.broker import archive, jars
+from upon.embedded.broker.broker import Broker
+from upon.embedded.broker.java import find_java
 from upon.errors import KafkaInstallError
 
 
@@ -30,7 +30,7 @@ def test_install_makes_what_starts_use(class_path: list[Path], tmp_path: Path) -
     java = find_java()
     assert archive.find(java, class_path) is None
     done = subprocess.run(
-        [sys.executable, "-m", "upon.embedded.install"], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-m", "upon.embedded.broker.install"], capture_output=True, text=True, timeout=120, check=True
     )
     assert f"Java {java.release}" in done.stdout
     file = archive.find(java, class_path)
@@ -69,7 +69,7 @@ def test_install_without_network_says_what_to_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
     monkeypatch.setenv("UPON_CACHE", str(tmp_path / "cache"))
     done = subprocess.run(
-        [sys.executable, "-m", "upon.embedded.install"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "upon.embedded.broker.install"], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
     assert "docker compose" in done.stderr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import missing
-from upon.embedded import jars
+from upon.embedded.broker import jars
 from upon.errors import KafkaInstallError
 
 REMEDIES = ("docker compose", "--kafka")

@@ -22,7 +22,7 @@ from tests.services import DEADLINE, Records, Running, eventually, invocation, r
 from tests.unit.service.test_schema import holds_what_it_held, made_by_the_first_revision
 from upon import api
 from upon.messages import Cause, Failure, InvocationBatch, Started, Timings
-from upon.service.store import Store
+from upon.service.store.store import Store
 from upon.topics import Topics
 
 

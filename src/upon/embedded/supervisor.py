@@ -25,9 +25,9 @@ import psutil
 
 from upon.config import Home, Settings
 from upon.embedded import addresses, leftover, parts, rivals
-from upon.embedded.broker import Broker
+from upon.embedded.broker.broker import Broker
+from upon.embedded.broker.folder import BrokerFolder
 from upon.embedded.child import Child
-from upon.embedded.folder import BrokerFolder
 from upon.embedded.groups import Groups
 from upon.embedded.health import free
 from upon.embedded.parts import KAFKA, PARTS, Deaths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from upon.embedded.diagnosis import CAUSES, Evidence, cause, errors, explain, this_start
+from upon.embedded.broker.diagnosis import CAUSES, Evidence, cause, errors, explain, this_start
 
 START = "2026-11-21T11:28:58.101 INFO kafka.utils.Log4jControllerRegistration$: Registered MBean\n"
 OLD_ERROR = "2026-11-20T10:00:00.000 SEVERE kafka.Kafka$: No space left on device\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from upon.embedded import jars
+from upon.embedded.broker import jars
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from upon.embedded.java import find_java, parse_release
+from upon.embedded.broker.java import find_java, parse_release
 from upon.errors import JavaNotFound
 
 

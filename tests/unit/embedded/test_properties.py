@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from upon.embedded import properties
+from upon.embedded.broker import properties
 from upon.messages import MAX_RECORD
 
 SETTINGS = properties.server_properties(Path("/d"), 11_000, 11_001)

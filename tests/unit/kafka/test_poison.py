@@ -30,7 +30,7 @@ from upon.messages import (
     decode,
     encode,
 )
-from upon.service.projection import project
+from upon.service.store.projection import project
 from upon.streams.catalogue import Catalogue
 from upon.topics import Topics
 

@@ -14,10 +14,10 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from tests.unit.service.test_projection import invoked, write
 from upon.errors import ConfigError, ServiceUnavailable
-from upon.service import store as store_module
-from upon.service.faults import Fault, StoreDamaged, fault, is_locked
-from upon.service.queries import TaskFilter, list_tasks
-from upon.service.store import Store
+from upon.service.store import store as store_module
+from upon.service.store.faults import Fault, StoreDamaged, fault, is_locked
+from upon.service.store.queries import TaskFilter, list_tasks
+from upon.service.store.store import Store
 
 
 def opened(path: Path) -> Store:

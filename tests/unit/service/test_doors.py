@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.services import eventually
 from upon.service.doors import Doors, DoorSite
-from upon.service.problems import problems
+from upon.service.rest.problems import problems
 
 
 @asynccontextmanager

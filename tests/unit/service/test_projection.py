@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.services import invocation, result
 from upon.errors import ConfigError
 from upon.messages import Cause, DeadLetter, InvocationBatch, Message, Resolved, ResultBatch, Started, encode
-from upon.service.projection import project
-from upon.service.queries import TaskFilter, get_deadletter, get_generations, get_task, list_tasks
-from upon.service.store import Store
-from upon.service.tables import metadata
+from upon.service.store.projection import project
+from upon.service.store.queries import TaskFilter, get_deadletter, get_generations, get_task, list_tasks
+from upon.service.store.store import Store
+from upon.service.store.tables import metadata
 from upon.topics import Topics
 
 TOPICS = Topics("t")

@@ -15,13 +15,13 @@ from upon.events import Event
 from upon.messages import MAX_PAYLOAD, Cause, FunctionCode, Timings, encode
 from upon.service.app import listen_address
 from upon.service.lag import behind
-from upon.service.openapi import document
-from upon.service.problems import status_of
 from upon.service.registrar import check_code, check_name
-from upon.service.routes import ROUTES
-from upon.service.routes_events import SLICE, entry_of, read_entries, slices
+from upon.service.rest.events import SLICE, entry_of, read_entries, slices
+from upon.service.rest.openapi import document
+from upon.service.rest.problems import status_of
+from upon.service.rest.routes import ROUTES
+from upon.service.rest.views import hops, moment
 from upon.service.submission import check_description
-from upon.service.views import hops, moment
 
 
 def test_what_describes_an_invocation_has_a_limit() -> None:

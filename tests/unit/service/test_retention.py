@@ -11,10 +11,10 @@ from tests.unit.service.test_projection import TOPICS, invoked, record, returned
 from upon.config import Settings
 from upon.messages import DeadLetter
 from upon.service import retention
-from upon.service.queries import LetterFilter, TaskFilter, list_deadletters, list_tasks
 from upon.service.retention import prune_some
-from upon.service.store import Store
-from upon.service.tables import deadletters, tasks
+from upon.service.store.queries import LetterFilter, TaskFilter, list_deadletters, list_tasks
+from upon.service.store.store import Store
+from upon.service.store.tables import deadletters, tasks
 from upon.topics import Topics, kept
 
 

@@ -12,10 +12,10 @@ from sqlalchemy import Engine, create_engine, text
 
 from upon.errors import ConfigError
 from upon.messages import Cause, DeadLetter, Result, decode
-from upon.service import schema
-from upon.service.queries import LetterFilter, TaskFilter, get_deadletter, get_task, list_deadletters, list_tasks
-from upon.service.store import Store
-from upon.service.tables import metadata
+from upon.service.store import schema
+from upon.service.store.queries import LetterFilter, TaskFilter, get_deadletter, get_task, list_deadletters, list_tasks
+from upon.service.store.store import Store
+from upon.service.store.tables import metadata
 
 FIRST_LETTER = {"id": "d", "origin": "t/0/1", "part": "streams", "reason": "EventError: \x00", "value": b"abc"}
 

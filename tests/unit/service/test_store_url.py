@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from upon.errors import ConfigError
-from upon.service.store import Store
+from upon.service.store.store import Store
 
 
 def _open(url: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from upon.errors import InputError
 from upon.messages import FINAL, Result, decode
-from upon.service.tables import deadletters, generations, tasks
+from upon.service.store.tables import deadletters, generations, tasks
 
 MAX_IDS = 500
 """Ids in one statement: databases limit their parameters."""

@@ -24,7 +24,7 @@ from upon.errors import (
 )
 from upon.logs import get_logger
 from upon.messages import MAX_RECORD
-from upon.service.routing import answer
+from upon.service.rest.routing import answer
 
 STATUSES: dict[type[UponError], int] = {
     PayloadTooLarge: 413,

@@ -26,10 +26,11 @@ from upon.errors import (
 from upon.ids import generation_id, task_of
 from upon.messages import FINAL, InvocationBatch, Result, Status, decode
 from upon.registry import split_function
-from upon.service import queries, views
 from upon.service.again import CannotRetry, check_task, invocation_again
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, answer, limit_of, moment_of, read_body
+from upon.service.rest import views
+from upon.service.rest.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, answer, limit_of, moment_of, read_body
+from upon.service.store import queries
 
 WAIT = 2.0
 """Seconds that a request for an unknown task waits for the store to be as new as Kafka."""

@@ -11,7 +11,7 @@ import msgspec
 
 import upon
 from upon import api
-from upon.service.routing import Route
+from upon.service.rest.routing import Route
 
 _REFERENCE = "#/components/schemas/{name}"
 

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from upon import api
 from upon.errors import InputError
-from upon.service import rule_changes, views
+from upon.service import rule_changes
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Query, Route, answer, read_body
+from upon.service.rest import views
+from upon.service.rest.routing import Query, Route, answer, read_body
 
 
 async def apply(service: Service, request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from upon.ids import new_id
 from upon.messages import Invocation
 from upon.serialize import dumps_plain
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Route, answer, read_body, while_connected
+from upon.service.rest.routing import Route, answer, read_body, while_connected
 
 
 async def invoke(service: Service, request: web.Request) -> web.Response:

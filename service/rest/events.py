@@ -16,7 +16,7 @@ from upon.kafka.batches import Entry
 from upon.kafka.forms import EVENTS
 from upon.messages import MAX_PAYLOAD
 from upon.service.context import Service
-from upon.service.routing import Route, answer, decoded, read_bytes, while_connected
+from upon.service.rest.routing import Route, answer, decoded, read_bytes, while_connected
 
 SLICE = 64 * 1024
 """Bytes of events that are read, or handed over, before other requests have their turn: some 10 ms of work."""

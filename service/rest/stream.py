@@ -7,7 +7,7 @@ from aiohttp import web
 from upon.messages import MAX_RECORD
 from upon.service.connection import Connection
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Route
+from upon.service.rest.routing import Route
 
 HEARTBEAT = 20.0
 """Seconds between pings: a client that has vanished is noticed after half as long again."""

@@ -6,9 +6,9 @@ from aiohttp import web
 
 from upon import api
 from upon.registry import split_function
-from upon.service import views
 from upon.service.context import PRINCIPAL, Service
-from upon.service.routing import Route, answer, read_body
+from upon.service.rest import views
+from upon.service.rest.routing import Route, answer, read_body
 
 
 async def register(service: Service, request: web.Request) -> web.Response:

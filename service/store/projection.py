@@ -6,7 +6,7 @@
     DeadLetter       → dead rows
     Resolved         → resolved rows      somebody dealt with these letters
 
-Guarantee: applied in any order and any number of times, the rows end the same (the SQL in `upon.service.upserts`
+Guarantee: applied in any order and any number of times, the rows end the same (the SQL in `upon.service.store.upserts`
 holds up the other half of that). A record that cannot be read, or of which a row cannot be stored, becomes `bad`; its
 other rows are taken. Whatever it holds, the rows made here fit SQLite and PostgreSQL.
 """

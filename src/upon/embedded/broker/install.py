@@ -1,4 +1,4 @@
-"""All that an embedded Kafka needs, once for each user: `python -m upon.embedded.install`.
+"""All that an embedded Kafka needs, once for each user: `python -m upon.embedded.broker.install`.
 
 Afterwards a start needs no network and is quick. `upon up` does without: it fetches the jars when they are missing.
 """
@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from upon.embedded import archive, jars
-from upon.embedded.broker import Broker
-from upon.embedded.java import Java, find_java
+from upon.embedded.broker import archive, jars
+from upon.embedded.broker.broker import Broker
+from upon.embedded.broker.java import Java, find_java
 from upon.errors import KafkaError
 from upon.topics import TopicSpec
 

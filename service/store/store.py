@@ -31,12 +31,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from upon.config import Settings
 from upon.errors import ConfigError, ServiceUnavailable
 from upon.logs import get_logger
-from upon.service import schema
-from upon.service.faults import Fault, StoreDamaged, fault, is_locked
-from upon.service.projection import Changes, Positions
-from upon.service.tables import positions
-from upon.service.turn import Turn
-from upon.service.upserts import Upserts
+from upon.service.store import schema
+from upon.service.store.faults import Fault, StoreDamaged, fault, is_locked
+from upon.service.store.projection import Changes, Positions
+from upon.service.store.tables import positions
+from upon.service.store.turn import Turn
+from upon.service.store.upserts import Upserts
 
 R = TypeVar("R")
 READERS = 2
@@ -123,7 +123,7 @@ class Store:
             change: gives the changes, told which offsets are the next to take in; another service may have come first.
 
         Raises:
-            SQLAlchemyError, StoreDamaged: nothing was written. `upon.service.faults` tells what it means.
+            SQLAlchemyError, StoreDamaged: nothing was written. `upon.service.store.faults` tells what it means.
         """
         self._check_file()
         with self._writing() as connection:
@@ -140,7 +140,7 @@ class Store:
             return statements(connection)
 
     async def read(self, query: Callable[..., R], *args: Any) -> R:
-        """Run a function of `upon.service.queries` in a reader's thread.
+        """Run a function of `upon.service.store.queries` in a reader's thread.
 
         Raises:
             ServiceUnavailable: the database does not answer, or is damaged and about to be made anew.

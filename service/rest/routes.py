@@ -6,19 +6,17 @@ from typing import Any
 
 from aiohttp import web
 
-from upon.service import (
-    routes_deadletters,
-    routes_events,
-    routes_functions,
-    routes_invocations,
-    routes_rules,
-    routes_stream,
-    routes_system,
-    routes_tasks,
-)
 from upon.service.context import Service
-from upon.service.openapi import document
-from upon.service.routing import Route, answer
+from upon.service.rest import deadletters as routes_deadletters
+from upon.service.rest import events as routes_events
+from upon.service.rest import functions as routes_functions
+from upon.service.rest import invocations as routes_invocations
+from upon.service.rest import rules as routes_rules
+from upon.service.rest import stream as routes_stream
+from upon.service.rest import system as routes_system
+from upon.service.rest import tasks as routes_tasks
+from upon.service.rest.openapi import document
+from upon.service.rest.routing import Route, answer
 
 
 async def describe(_service: Service, _request: web.Request) -> web.Response:

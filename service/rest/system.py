@@ -8,10 +8,11 @@ from aiohttp import web
 
 import upon
 from upon import api
-from upon.service import queries, views
 from upon.service.context import Service
+from upon.service.rest import views
+from upon.service.rest.routing import Route, answer
 from upon.service.retention import in_words
-from upon.service.routing import Route, answer
+from upon.service.store import queries
 
 
 def all_sites(service: Service) -> list[api.Site]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from upon.config import write_private
-from upon.embedded import jars, properties
+from upon.embedded.broker import jars, properties
 from upon.embedded.parts import ROOM
 from upon.errors import KafkaStartError
 

@@ -15,12 +15,13 @@ from upon.errors import DeadLetterNotFound, InputError, PayloadTooLarge
 from upon.kafka.batches import Entry, Lane
 from upon.kafka.forms import with_headers
 from upon.messages import DeadLetter, Resolved, encode
-from upon.service import queries, views
 from upon.service.again import CannotRetry, event_again
 from upon.service.context import PRINCIPAL, Service
-from upon.service.queries import LetterFilter
-from upon.service.routes_tasks import WAIT_LISTING, caught_up
-from upon.service.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, answer, limit_of, moment_of, read_body
+from upon.service.rest import views
+from upon.service.rest.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, answer, limit_of, moment_of, read_body
+from upon.service.rest.tasks import WAIT_LISTING, caught_up
+from upon.service.store import queries
+from upon.service.store.queries import LetterFilter
 
 AT_ONCE = 200
 """Dead letters that one request deals with; each may hold 16 MB."""

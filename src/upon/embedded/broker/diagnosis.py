@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from upon.embedded.jars import ELSEWHERE
+from upon.embedded.broker.jars import ELSEWHERE
 
 BEGIN = "Log4jControllerRegistration"
 """In the first line that each start of a broker logs."""

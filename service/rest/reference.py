@@ -1,16 +1,16 @@
 """The routes as a Markdown table, for `docs/rest.md`; a test holds that page to it.
 
-python -m upon.service.reference        writes it anew, in a clone
+python -m upon.service.rest.reference        writes it anew, in a clone
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from upon.service.routes import ROUTES
+from upon.service.rest.routes import ROUTES
 
 PAGE = Path("docs/rest.md")
-BEGIN, END = "<!-- routes: begin (python -m upon.service.reference writes it) -->", "<!-- routes: end -->"
+BEGIN, END = "<!-- routes: begin (python -m upon.service.rest.reference writes it) -->", "<!-- routes: end -->"
 
 
 def render() -> str:

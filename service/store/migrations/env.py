@@ -1,10 +1,10 @@
-"""What alembic runs: the revisions, on the connection that `upon.service.schema` gives it."""
+"""What alembic runs: the revisions, on the connection that `upon.service.store.schema` gives it."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from upon.service.tables import metadata
+from upon.service.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -29,8 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from upon.service.projection import Changes, Row
-from upon.service.tables import deadletters, generations, positions, tasks
+from upon.service.store.projection import Changes, Row
+from upon.service.store.tables import deadletters, generations, positions, tasks
 
 _IDS = 500  # in one statement: databases limit their parameters
 

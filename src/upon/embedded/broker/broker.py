@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from upon.embedded import archive, diagnosis, jars, leftover, ports, properties
-from upon.embedded.folder import BrokerFolder, Identity, new_cluster, tail
-from upon.embedded.java import Java, find_java
+from upon.embedded import leftover, ports
+from upon.embedded.broker import archive, diagnosis, jars, properties
+from upon.embedded.broker.folder import BrokerFolder, Identity, new_cluster, tail
+from upon.embedded.broker.java import Java, find_java
 from upon.errors import KafkaStartError
 from upon.kafka import answers
 from upon.logs import get_logger

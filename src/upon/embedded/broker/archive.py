@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from upon.embedded.jars import KAFKA, cache_folder
-from upon.embedded.java import Java
+from upon.embedded.broker.jars import KAFKA, cache_folder
+from upon.embedded.broker.java import Java
 from upon.logs import get_logger
 
 log = get_logger(__name__)

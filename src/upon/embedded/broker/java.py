@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from upon.embedded.jars import ELSEWHERE
+from upon.embedded.broker.jars import ELSEWHERE
 from upon.errors import JavaNotFound
 
 LEAST = 17
