@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from upon.deadletters import letter, unwritten
 from upon.errors import PayloadTooLarge
 from upon.events import Event, write_record
+from upon.kafka import settings
 from upon.kafka.batches import Entry, Lane, Lanes, Place, Record, partition_of
 from upon.kafka.clients import sync_producer
 from upon.kafka.forms import EVENTS, WHOLE
@@ -57,8 +58,6 @@ STALLED = 20.0
 """Seconds without an answer after which the client is replaced: a new one finds a broker that is back sooner."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Seconds between attempts while it is."""
-LOOK_EVERY = 60.0
-"""Seconds between two looks at how many partitions there are."""
 DEAD_LETTER_BYTES = 64 * 1024
 """How much of a refused event its dead letter keeps: the broker would refuse the whole again."""
 
@@ -324,7 +323,7 @@ class Publisher:
 
     def _look(self) -> None:
         """Look from time to time whether there are more partitions: the client knows."""
-        if self._producer is None or time.monotonic() - self._looked < LOOK_EVERY:
+        if self._producer is None or time.monotonic() - self._looked < settings.LOOK_MS / 1000:
             return
         with contextlib.suppress(Exception):  # as in `_send`; a topic that is away shows when events are sent
             partitions = len(self._producer.partitions_for(self._topics.events))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions
 
 from tests.reading import EventReader, reading
 from tests.systems import wait_for
 from upon.errors import EventError, PayloadTooLarge
 from upon.events import Event
-from upon.kafka.admin import ensure_topics
+from upon.kafka import settings
+from upon.kafka.admin import admin_client, ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.messages import MAX_RECORD, DeadLetter, decode
 from upon.topics import Topics, TopicSpec
@@ -145,6 +149,28 @@ async def test_a_topic_that_comes_later_is_waited_for(kafka: str, topics: Topics
         assert not publisher.flush(0.5)
         await ensure_topics(kafka, [TopicSpec(later.events, 2)])
         assert await asyncio.to_thread(publisher.flush, 60)
+    finally:
+        publisher.close()
+
+
+async def test_partitions_that_are_added_get_events_too(
+    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "LOOK_MS", 200)
+    few = Topics(f"{topics.prefix}-few")
+    await ensure_topics(kafka, [TopicSpec(few.events, 1)])
+    publisher = Publisher(kafka, few)
+    try:
+        publisher.publish(event("k"))
+        assert await asyncio.to_thread(publisher.flush, 30)
+        async with admin_client(kafka) as admin:
+            await admin.create_partitions({few.events: NewPartitions(2)})
+        async with async_consumer(kafka, "test") as consumer:
+            consumer.assign([TopicPartition(few.events, 1)])
+            async with asyncio.timeout(60):
+                subjects = (str(n) for n in itertools.count())
+                while not await consumer.getmany(timeout_ms=100):
+                    publisher.publish(event(next(subjects)))
     finally:
         publisher.close()
 

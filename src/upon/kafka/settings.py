@@ -12,7 +12,7 @@ SESSION_TIMEOUT_MS = 6_000
 """A dead group member's partitions move after this; the least that brokers allow by default."""
 HEARTBEAT_INTERVAL_MS = 1_500
 LOOK_MS = 5_000
-"""How often a consumer looks for new partitions, and for topics that are gone."""
+"""How often a client looks for new partitions, and for topics that are gone."""
 
 
 def async_producer(kafka: str, client_id: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def async_producer(kafka: str, client_id: str) -> dict[str, Any]:
         "linger_ms": 0,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": 50,
-        "metadata_max_age_ms": 60_000,
+        "metadata_max_age_ms": LOOK_MS,
     }
 
 
@@ -67,6 +67,7 @@ def sync_producer(kafka: str, client_id: str) -> dict[str, Any]:
         "delivery_timeout_ms": 2 * REQUEST_TIMEOUT_MS,
         "bootstrap_timeout_ms": 5_000,  # an attempt to connect; the default of 30 s would leave a user in the dark
         "max_block_ms": 5_000,  # the same for a topic that is not there
+        "metadata_max_age_ms": LOOK_MS,  # its default is 300 s
     }
 
 
