@@ -7,10 +7,11 @@ which have no fixed length.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from upon.errors import InputError
 
@@ -19,6 +20,7 @@ _TERM = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)"
 _DURATION = re.compile(rf"(?:{_TERM}\s*)+")
 _FINDER = re.compile(_TERM)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DurationError(InputError, ValueError):
@@ -93,14 +95,10 @@ def parse_past(text: str, now_ns: int | None = None) -> int:
     Raises:
         DurationError: it is neither.
     """
+    with contextlib.suppress(ValueError, OverflowError):  # a DurationError is a ValueError: it may be a date
+        return (time.time_ns() if now_ns is None else now_ns) - round(parse_duration(text) * 1e9)
     try:
-        ago = parse_duration(text)
-    except DurationError:
-        pass
-    else:
-        return (time.time_ns() if now_ns is None else now_ns) - round(ago * 1e9)
-    try:
-        return round(datetime.fromisoformat(text.strip()).timestamp() * 1e9)
+        return (datetime.fromisoformat(text.strip()).astimezone(UTC) - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, OverflowError, OSError):
         raise DurationError(
             f"{text!r} is no moment in the past: write how long ago, such as 30m or 7d, or a date and time such as "

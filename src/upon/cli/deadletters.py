@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +11,7 @@ from upon.cli.options import HomeOption, JsonOption, connect
 from upon.cli.times import SinceOption, UntilOption, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from upon.api import DeadLetterView, Dealt, LetterChoice
+    from upon.api import DeadLetterView, LetterChoice
     from upon.sdk.client import Client
 
 app = typer.Typer(help="See what could not be processed, and why; try it again, or drop it.")
@@ -120,7 +118,11 @@ def retry(
 
     Example: upon deadletters retry --rule thumbnails --since 1d
     """
-    _deal(ids, rule, reason, since, until, all_, as_json, home, "tried again", lambda client: client.retry_deadletters)
+    from upon.cli.dealing import deal
+
+    with connect(home) as client:
+        choice = _choice(client, ids, since, until, rule=rule, reason=reason, all=all_)
+        deal(client.retry_deadletters, choice, "tried again", as_json)
 
 
 @app.command()
@@ -139,34 +141,24 @@ def drop(
 
     Example: upon deadletters drop 3f2a9c1e
     """
-    _deal(ids, rule, reason, since, until, all_, as_json, home, "dropped", lambda client: client.drop_deadletters)
-
-
-def _deal(  # noqa: PLR0917
-    ids: list[str] | None,
-    rule: str | None,
-    reason: str | None,
-    since: str | None,
-    until: str | None,
-    all_: bool,
-    as_json: bool,
-    home: HomeOption,
-    done: str,
-    how: Callable[[Client], Callable[[LetterChoice], Dealt]],
-) -> None:
-    from upon.api import LetterChoice
     from upon.cli.dealing import deal
 
     with connect(home) as client:
-        choice = LetterChoice(
-            ids=[_whole_id(client, id) for id in ids] if ids else None,
-            rule=rule,
-            reason=reason,
-            since=moment(since, "--since"),
-            until=moment(until, "--until"),
-            all=all_,
-        )
-        deal(how(client), choice, done, as_json)
+        choice = _choice(client, ids, since, until, rule=rule, reason=reason, all=all_)
+        deal(client.drop_deadletters, choice, "dropped", as_json)
+
+
+def _choice(
+    client: Client, ids: list[str] | None, since: str | None, until: str | None, **filters: Any
+) -> LetterChoice:
+    from upon.api import LetterChoice
+
+    return LetterChoice(
+        ids=[_whole_id(client, id) for id in ids] if ids else None,
+        since=moment(since, "--since"),
+        until=moment(until, "--until"),
+        **filters,
+    )
 
 
 def _whole_id(client: Client, id: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from upon.cli.options import HomeOption, JsonOption
+from upon.cli.times import SinceOption, moment_ns
 
 if TYPE_CHECKING:
     from upon.config import Settings
@@ -100,9 +101,7 @@ def list_(as_json: JsonOption = False, home: HomeOption = None) -> None:
 def replay(
     name: Annotated[str, typer.Argument(help="the source", metavar="NAME")],
     *,
-    since: Annotated[
-        str | None, typer.Option(help="only what happened since: 2h, 7d, or a date", metavar="TIME")
-    ] = None,
+    since: SinceOption = None,
     path: Annotated[str | None, typer.Option(help="only files that match, such as '*.h5' or '/data/7/*'")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be announced, and announce nothing")
@@ -117,15 +116,13 @@ def replay(
     """
     _installed()
     from upon.config import Settings
-    from upon.durations import parse_past
     from upon.errors import ConfigError
 
     settings = Settings.load(home)
     specs = {spec.name: spec for spec in _known(settings)}
     if name not in specs:
         raise ConfigError(f"there is no source {name!r}; there are: {', '.join(specs) or 'none'}")
-    since_ns = parse_past(since) if since else None
-    count = _replay(settings, specs[name], since_ns, path, dry_run=dry_run)
+    count = _replay(settings, specs[name], moment_ns(since, "--since"), path, dry_run=dry_run)
     typer.echo(f"{count} {'event' if count == 1 else 'events'} {'would be ' if dry_run else ''}announced again")
 
 

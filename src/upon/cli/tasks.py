@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from upon.cli.times import SinceOption, UntilOption, moment
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from upon.api import Task
+    from upon.api import Task, TaskChoice
     from upon.messages import Status
     from upon.sdk.client import Client
 
@@ -144,22 +144,11 @@ def cancel(
 
     Example: upon tasks cancel --rule thumbnails
     """
-    from upon.api import TaskChoice
     from upon.cli.dealing import deal
 
     with connect(home) as client:
-        choice = TaskChoice(
-            ids=[whole_id(client, id) for id in ids] if ids else None,
-            rule=rule,
-            function=function,
-            site=site,
-            group=group,
-            subject=subject,
-            since=moment(since, "--since"),
-            until=moment(until, "--until"),
-            all=all_,
-        )
-        deal(client.cancel_tasks, choice, "asked to cancel", as_json)
+        filters = {"rule": rule, "function": function, "site": site, "group": group, "subject": subject, "all": all_}
+        deal(client.cancel_tasks, _choice(client, ids, since, until, **filters), "asked to cancel", as_json)
 
 
 @app.command()
@@ -182,23 +171,23 @@ def retry(
 
     Example: upon tasks retry --function thumbs.make --since 1d
     """
-    from upon.api import TaskChoice
     from upon.cli.dealing import deal
 
     with connect(home) as client:
-        choice = TaskChoice(
-            ids=[whole_id(client, id) for id in ids] if ids else None,
-            status=None if ids else status.value,
-            rule=rule,
-            function=function,
-            site=site,
-            group=group,
-            subject=subject,
-            since=moment(since, "--since"),
-            until=moment(until, "--until"),
-            all=all_,
-        )
+        filters = {"rule": rule, "function": function, "site": site, "group": group, "subject": subject, "all": all_}
+        choice = _choice(client, ids, since, until, status=None if ids else status.value, **filters)
         deal(client.retry_tasks, choice, "run again", as_json)
+
+
+def _choice(client: Client, ids: list[str] | None, since: str | None, until: str | None, **filters: Any) -> TaskChoice:
+    from upon.api import TaskChoice
+
+    return TaskChoice(
+        ids=[whole_id(client, id) for id in ids] if ids else None,
+        since=moment(since, "--since"),
+        until=moment(until, "--until"),
+        **filters,
+    )
 
 
 def whole_id(client: Client, id: str) -> str:

@@ -12,32 +12,28 @@ SinceOption = Annotated[
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="AGE|TIME", help="not newer, in the same form")]
 
 
-def moment(text: str | None, option: str) -> str | None:
-    """Return an age or a time as RFC 3339, UTC; None if there is none.
+def moment_ns(text: str | None, option: str) -> int | None:
+    """Return an age or a time, given for `option`, in ns since the epoch; None if there is none.
 
     Raises:
         InputError: it is neither.
     """
-    import time
-    from datetime import UTC, datetime
+    from upon.durations import DurationError, parse_past
+    from upon.errors import InputError
 
-    from upon.durations import DurationError, parse_duration
+    try:
+        return None if text is None else parse_past(text)
+    except DurationError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
+def moment(text: str | None, option: str) -> str | None:
+    """Return an age or a time as RFC 3339, UTC. Raises as `moment_ns`."""
     from upon.errors import InputError
     from upon.events import rfc3339
 
-    if text is None:
-        return None
+    found = moment_ns(text, option)
     try:
-        return rfc3339(time.time_ns() - int(parse_duration(text) * 1e9))
-    except (DurationError, OverflowError, OSError):
-        pass
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(text)
-        found = found if found.tzinfo is not None else found.astimezone()  # as the user's clock has it
-        return found.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except (ValueError, OverflowError) as error:
-        raise InputError(
-            f"{option}: {text!r} is no age such as 30m or 2d, and no time such as 2026-11-21T10:00"
-        ) from error
+        return None if found is None else rfc3339(found)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"{option}: {text!r} is before all calendars") from error

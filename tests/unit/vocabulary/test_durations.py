@@ -53,6 +53,8 @@ def test_formats_in_the_largest_whole_unit() -> None:
 def test_a_moment_in_the_past() -> None:
     assert parse_past("90s", now_ns=100_000_000_000) == 10_000_000_000
     assert parse_past("1970-01-01T00:01:00Z") == 60_000_000_000
+    assert parse_past("2026-03-01T12:00:00.123457+02:00") == 1_772_359_200_123_457_000, "to the microsecond"
     assert parse_past("2026-03-01") == parse_past("2026-03-01T00:00:00")
-    with pytest.raises(DurationError, match="no moment in the past"):
-        parse_past("yesterday")
+    for wrong in ("yesterday", "9" * 400 + "d", "0001-01-01T00:00:00+14:00", ""):
+        with pytest.raises(DurationError, match="no moment in the past"):
+            parse_past(wrong)
