@@ -36,6 +36,7 @@ from pydantic import Field
 
 from upon.errors import SourceError
 from upon.events import Event, rfc3339
+from upon.triggers.links import refusal
 from upon.triggers.mounts import file_system, is_shared
 from upon.triggers.notifications import Kind, Notifications
 from upon.triggers.readiness import REMEMBER, Known, Readiness, Ready, Stamp, stamp_of
@@ -288,9 +289,6 @@ class FilesystemSource(Source[FilesystemConfig]):
             return
         event = self._event(ready.path, ready.stamp, ready.reason)
         if event is None:
-            self.context.log.error(
-                "a file's name is not UTF-8; rename the file", action="refuse", path=ascii(ready.path)
-            )
             return
         if event.data["mtime"] is None:
             self.context.log.warning(
@@ -319,10 +317,15 @@ class FilesystemSource(Source[FilesystemConfig]):
             self.context.checkpoint.set(path, self._readiness.known[path].text)
 
     def _event(self, path: str, stamp: Stamp, reason: str) -> Event | None:
-        """Return the event of a file; None: its name cannot be said in one."""
+        """Return the event of a file; None, and the log says why, if there must be none."""
         try:
             path.encode()
+            refused = refusal(path, self.folder)
         except UnicodeEncodeError:
+            refused = "its name is not UTF-8; rename the file"
+        if refused is not None:
+            said = path.encode(errors="backslashreplace").decode()
+            self.context.log.error(f"a file is not announced: {refused}", action="refuse", path=said)
             return None
         try:
             mtime = rfc3339(stamp.mtime_ns)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.reading import EventReader, reading
 from tests.source_process import SourceProcess, sources_running
+from tests.systems import wait_for
 from upon.events import Event
 from upon.topics import Topics
 
@@ -243,3 +244,24 @@ def test_closes_that_follow_each_other_are_one_version_when_quiet_is_asked_for(
         barrier(reader, folder)
         assert names(reader, folder) == {"log": 1, "last.end": 1}
         assert reader.events[0].data["size"] == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_a_strangers_link_to_a_file_of_ours_is_refused(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    secret, raw = folder.parent / "secret", folder.parent / "raw"
+    for path in (secret, raw):
+        path.write_text("x")
+    os.chown(raw, 4711, 4711)
+    for name, target, owner in (("ours", secret, 0), ("theirs", raw, 4711), ("hostile", secret, 4711)):
+        made = folder.parent / name
+        made.symlink_to(target)
+        os.lchown(made, owner, owner)
+        os.rename(made, folder / name)
+    reader.until(lambda events: len(events) == 2, "the links that may be")
+    wait_for(lambda: source.logged("refuse"), "the refusal")
+    barrier(reader, folder)
+    assert names(reader, folder) == {"ours": 1, "theirs": 1, "last.end": 1}
+    assert [line["path"] for line in source.logged("refuse")] == [str(folder / "hostile")]
+    assert f"leads out of the folder, to {secret}" in source.logged("refuse")[0]["event"]
