@@ -20,16 +20,16 @@ from upon.config import Settings
 from upon.errors import ConfigError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
+from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
+from upon.kafka.places import Places
 from upon.logs import get_logger
 from upon.messages import MAX_RECORD
 from upon.part import Part
 from upon.service.context import SERVICE, Service
 from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
-from upon.service.ends import Ends
 from upon.service.guard import forever
 from upon.service.lag import Lag
-from upon.service.places import Places
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
@@ -132,7 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             watch=watch,
             lag=lag,
             failure=asyncio.get_running_loop().create_future(),
-            places=Places(kafka, ends),
+            places=Places(kafka, "upon-service-places", ends),
         )
         await stack.enter_async_context(_tasks(service))
         yield service

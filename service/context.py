@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from upon.config import Settings
+from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
-from upon.service.ends import Ends
+from upon.kafka.places import Places
 from upon.service.lag import Lag
-from upon.service.places import Places
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar

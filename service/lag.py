@@ -17,8 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from upon.errors import KafkaUnavailable
+from upon.kafka.ends import Ends
 from upon.logs import get_logger
-from upon.service.ends import Ends
 from upon.service.projector import Projector
 from upon.service.store.projection import Positions
 from upon.topics import Topics

@@ -23,12 +23,12 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from upon.deadletters import letter, received
 from upon.kafka.admin import ensure_topics
+from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
 from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
 from upon.messages import encode
-from upon.service.ends import Ends
 from upon.service.store.faults import Fault, StoreDamaged, fault
 from upon.service.store.projection import Bad, Changes, Positions, project
 from upon.service.store.store import DATABASE_ERRORS, Store, reason

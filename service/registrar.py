@@ -24,9 +24,11 @@ from aiokafka import ConsumerRecord
 from upon.code_hash import code_hash
 from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, SiteNotFound
 from upon.kafka.batches import Entry, Lane, Place
+from upon.kafka.ends import Ends
 from upon.kafka.follow import follow
 from upon.kafka.forms import WHOLE
 from upon.kafka.outbox import Outbox
+from upon.kafka.progress import Progress
 from upon.logs import get_logger
 from upon.messages import (
     MAX_PAYLOAD,
@@ -39,7 +41,6 @@ from upon.messages import (
     registry_key,
 )
 from upon.registry import Registry
-from upon.service.ends import Ends
 from upon.service.rule_changes import Plan, RuleChange
 from upon.service.store.turn import Turn
 from upon.service.unused_code import is_due, unused
@@ -77,8 +78,7 @@ class Registrar:
         self.site_listeners: list[Callable[[], None]] = []
         """Called when a site is heard of for the first time."""
         self._writing = asyncio.Lock()
-        self._taken_in = 0  # next offset of the registry's one partition
-        self._progressed = asyncio.Event()
+        self._taken_in = Progress()  # of the registry's one partition
 
     async def run(self) -> None:
         """Follow registry and sites until cancelled.
@@ -197,7 +197,7 @@ class Registrar:
         """Be the only one that writes, with a registry that shows all that was written before."""
         async with self._writing, self._turn.taken():
             registry = await self._ends.partitions([self._topics.registry], KAFKA_TIMEOUT)
-            await self._shown(max((await self._ends.ends(registry, KAFKA_TIMEOUT)).values(), default=0))
+            await self._taken_in.reach(max((await self._ends.ends(registry, KAFKA_TIMEOUT)).values(), default=0))
             yield
 
     async def _write(self, records: Sequence[RegistryRecord]) -> None:
@@ -209,13 +209,7 @@ class Registrar:
         lane = Lane(self._topics.registry, WHOLE)
         acks = [await self._outbox.send(lane, Entry(value, key=key)) for key, value in records]
         places: list[Place] = [await ack for ack in acks]
-        await self._shown(max((place.offset + 1 for place in places), default=0))
-
-    async def _shown(self, end: int) -> None:
-        """Wait until the registry shows what stands before this offset."""
-        while self._taken_in < end:
-            self._progressed.clear()
-            await self._progressed.wait()
+        await self._taken_in.reach(max((place.offset + 1 for place in places), default=0))
 
     # ── following ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,8 +226,7 @@ class Registrar:
             log.error("passed over a record of the registry that cannot be read", action="follow", origin=origin,
                       reason=str(error))  # fmt: skip
         if record.topic == self._topics.registry:
-            self._taken_in = record.offset + 1
-            self._progressed.set()
+            self._taken_in.took(record.offset)
 
     def _take_site(self, record: ConsumerRecord) -> None:
         if record.value is None:

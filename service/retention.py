@@ -21,9 +21,9 @@ from sqlalchemy.sql.expression import ColumnElement
 from upon.config import Settings
 from upon.errors import ServiceUnavailable
 from upon.kafka.admin import set_topic_limits
+from upon.kafka.ends import Ends
 from upon.logs import get_logger
 from upon.messages import FINAL
-from upon.service.ends import Ends
 from upon.service.projector import Projector
 from upon.service.registrar import KAFKA_TIMEOUT, Registrar
 from upon.service.store.queries import oldest_unfinished

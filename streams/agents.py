@@ -8,6 +8,10 @@ Records are taken up in order and settle side by side: a lone event leaves at on
 comes meanwhile, and a site whose topic is away holds up nobody else. Of one worker one record is taken up at a time:
 more workers and partitions scale it, Faust's `concurrency` does not.
 
+A record is judged at once, by the rules that the worker knows. It is done only when the registry has been read as far
+as it reached after that (`upon.streams.barrier`): rules that Kafka had before the record, and the worker after it, have
+their turn then.
+
 Guarantee: a position is committed only after everything that the events below it caused is in Kafka. What Kafka will
 never take (a site that is not known and has no topic, an invocation over the size of a record) is in the dead letters
 first, with its reason. An unexpected exception ends the worker with nothing committed, so that its replacement reads
@@ -19,25 +23,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-from upon.deadletters import Received, alone, letter, with_values
-from upon.errors import PayloadTooLarge
-from upon.kafka.batches import Entry, Lane, Place
-from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
-from upon.kafka.offsets import Offsets
+from aiokafka import TopicPartition
+
+from upon.deadletters import Received, only_rule, with_values
+from upon.deadletters import received as as_data
+from upon.errors import KafkaUnavailable
+from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
+from upon.kafka.places import Places
 from upon.kafka.positions import Times
 from upon.logs import get_logger
-from upon.messages import MAX_DESCRIPTION, DeadLetter, encode
-from upon.streams.catalogue import Catalogue
-from upon.streams.choices import Choices
+from upon.streams.barrier import Again
 from upon.streams.commits import Commit
+from upon.streams.effects import Effects, Work
 from upon.streams.firing import CHAIN_LIMIT
-from upon.streams.reactions import PRINCIPAL, Fired, react
-from upon.streams.rules import ACTION
+from upon.streams.following import Known
+from upon.streams.reactions import Rules, react
+from upon.streams.rules import Rule
 from upon.topics import Topics
 
 COMMIT_INTERVAL = 0.5
@@ -46,134 +51,129 @@ MAX_WAITING = 64
 """Records that wait to be taken up, at most."""
 RULES_AT_ONCE = 20
 """Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
+MAX_HELD = 10_000
+"""Records that are judged and held, at most; more wait to be taken up."""
+SETTLED = 0.1
+"""Seconds after which the registry shows a record that Kafka stamped before now: what brokers' clocks and copies of a
+partition may differ by."""
+AGAIN = 0.5
+"""Seconds until Kafka is asked again, if it was away."""
+ASKED = 10.0
+"""Seconds that Kafka has to say how far the registry reaches."""
 log = get_logger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """A record in hand: where it stands, and how much of what it causes is not in Kafka yet."""
-
-    partition: Any
-    offset: int
-    epoch: int
-    open: int = 1
 
 
 class EventAgent:
     """What the Faust agent does with its stream, and where it stands.
 
+    Args:
+        known: what the worker knows of the world.
+        ends, places: ask Kafka how far the registry reaches, and for records again.
+
     Attributes:
-        offsets: up to where each partition is done.
+        effects: what the records cause.
     """
 
     def __init__(
-        self, topics: Topics, catalogue: Catalogue, choices: Choices, outbox: Outbox, *, chain_limit: int = CHAIN_LIMIT
+        self,
+        topics: Topics,
+        known: Known,
+        outbox: Outbox,
+        ends: Ends,
+        places: Places,
+        *,
+        chain_limit: int = CHAIN_LIMIT,
     ) -> None:
-        self._topics, self._catalogue, self._choices, self._outbox = topics, catalogue, choices, outbox
+        self.effects = Effects(topics, known.choices, outbox)
+        self._catalogue, self._barrier, self._registry_read = known.catalogue, known.barrier, known.registry_read
+        self._ends, self._places = ends, places
+        self._registry = TopicPartition(topics.registry, 0)
+        self._holding, self._released = asyncio.Event(), asyncio.Event()
         self._chain_limit = chain_limit
-        self.offsets: Offsets[Any] = Offsets()
         self._times: Times[Any] = Times()
         self._waiting: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(MAX_WAITING)
-        self._epoch = 0  # raised when what waits is no longer ours
-        self._in_hand = 0  # records whose effects are not all in Kafka
         self._taking = True
-        self._moved, self._idle = asyncio.Event(), asyncio.Event()
-        self._idle.set()
 
     async def run(self, stream: Any) -> None:
         """Take records from a Faust stream, unacknowledged, for `process`."""
         async for event in stream.noack().events():
             if self._taking:
-                await self._waiting.put((self._epoch, event.message))
+                await self._waiting.put((self.effects.epoch, event.message))
 
     async def process(self) -> None:
         """Handle the records that `run` takes, for ever."""
         while True:
             epoch, message = await self._waiting.get()
-            if epoch == self._epoch and self.offsets.read(message.tp, message.offset):
+            if epoch == self.effects.epoch and self.effects.offsets.read(message.tp, message.offset):
                 await self._handle(message)
 
     async def _handle(self, message: Any) -> None:
         """Hand over everything that a record causes. It is done when Kafka has all of it."""
-        record, now = received(message), time.time_ns()
-        work = _Work(message.tp, message.offset, self._epoch)
-        self.offsets.open(work.partition, work.offset)
+        while len(self._barrier) >= MAX_HELD:
+            self._released.clear()
+            await self._released.wait()
+        record = received(message)
+        work = self.effects.begin(message.tp, message.offset)
         self._times.read(work.partition, work.offset, record.recorded // 1_000_000)
-        self._in_hand += 1
-        self._idle.clear()
-        catalogue = self._catalogue
-        for number, _ in enumerate(catalogue.renew(), 1):
+        rules = await self._rules()
+        work.open += 1  # held
+        self._barrier.judged(work, record.recorded, self._catalogue.number)
+        self._holding.set()
+        await self._judge(work, record, rules)
+        self.effects.settle(work)
+
+    async def _rules(self) -> Rules:
+        """Return the rules with every change in them."""
+        for number, _ in enumerate(self._catalogue.renew(), 1):
             if number % RULES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        for reaction in react(record, catalogue.rules, catalogue.registry, now, chain_limit=self._chain_limit):
-            for fired in await self._at_their_sites(reaction.fired):
-                self._fire(work, record, fired, now)
-            for about in reaction.letters:
-                self._bury(work, about)
-            await asyncio.sleep(0)  # others get their turn
-            await self._outbox.room()
-        self._settle(work)
+        return self._catalogue.rules
 
-    async def _at_their_sites(self, fired: Sequence[Fired]) -> Sequence[Fired]:
-        """Return what fired, each at the site that its work belongs to for good."""
-        proposed = {one.firing.invocation.id: one.firing.site for one in fired if one.firing.open}
-        if not proposed:
-            return fired
-        chosen = await self._choices.settle(proposed, self._outbox)
-        sites = [chosen.get(one.firing.invocation.id, one.firing.site) for one in fired]
-        return [replace(one, firing=replace(one.firing, site=site)) for one, site in zip(fired, sites, strict=True)]
+    async def _judge(self, work: Work, record: Received, rules: Rules) -> None:
+        now = time.time_ns()
+        reactions = react(record, rules, self._catalogue.registry, now, chain_limit=self._chain_limit)
+        await self.effects.cause(work, record, reactions, now)
 
-    def _fire(self, work: _Work, record: Received, fired: Fired, now: int) -> None:
-        site, invocation = fired.firing.site, fired.firing.invocation
-        lane = invocations_lane(
-            self._topics.invocations(site), site=site, group="", principal=PRINCIPAL, code=invocation.code
-        )
-        entry = invocation_entry(invocation, now)
-        entry.then = partial(self._fired, work, record, fired)
-        work.open += 1
-        try:
-            if (beside := entry.size - len(invocation.payload)) > MAX_DESCRIPTION:
-                raise PayloadTooLarge(
-                    f"the event's attributes and the rule's names take {beside:,} bytes of the invocation, the limit "
-                    f"is {MAX_DESCRIPTION:,}"
-                )
-            self._outbox.post(lane, entry)
-        except PayloadTooLarge as error:
-            self._fired(work, record, fired, error)
+    async def confirm(self) -> None:
+        """Let go of the records that are held, once the registry has been read far enough, for ever."""
+        while True:
+            await self._holding.wait()
+            self._holding.clear()
+            mark = self._barrier.mark
+            await asyncio.sleep(SETTLED)
+            await self._registry_read.reach(await self._registry_end())
+            for one in self._barrier.release(mark):
+                if one.changes and self.effects.is_ours(one.work):
+                    await self._judge_again(one)
+                self.effects.settle(one.work)
+            self._released.set()
+            if len(self._barrier):
+                self._holding.set()
 
-    def _fired(self, work: _Work, record: Received, fired: Fired, outcome: Place | Exception) -> None:
-        """Take in that Kafka has an invocation, or never will."""
-        if not isinstance(outcome, Place) and work.epoch == self._epoch:
-            reason = f"{type(outcome).__name__}: {outcome}"
-            log.error("a rule could not fire", action="fire", site=fired.firing.site, error=reason)
-            self._bury(work, _undelivered(record, fired, str(outcome), time.time_ns()))
-        self._settle(work)
+    async def _registry_end(self) -> int:
+        while True:
+            try:
+                return next(iter((await self._ends.ends([self._registry], ASKED)).values()), 0)
+            except KafkaUnavailable:
+                await asyncio.sleep(AGAIN)
 
-    def _bury(self, work: _Work, one: DeadLetter) -> None:
-        log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
-        work.open += 1
-        entry = Entry(encode(one), partial(self._buried, work, one), one.origin.encode())
-        try:
-            self._outbox.post(Lane(self._topics.deadletter, WHOLE), entry)
-        except PayloadTooLarge as error:
-            self._buried(work, one, error)
-
-    def _buried(self, work: _Work, one: DeadLetter, outcome: Place | Exception) -> None:
-        if not isinstance(outcome, Place):
-            log.error("a dead letter was refused", action="deadletter", origin=one.origin, error=str(outcome))
-        self._settle(work)
-
-    def _settle(self, work: _Work) -> None:
-        """One effect of a record is in Kafka; with the last one the record is done."""
-        work.open -= 1
-        if work.open:
-            return
-        self._in_hand -= 1
-        if not self._in_hand:
-            self._idle.set()
-        if work.epoch == self._epoch:
-            self.offsets.close(work.partition, work.offset)
-            self._moved.set()
+    async def _judge_again(self, again: Again[Work]) -> None:
+        """Judge a record once more, for rules that changed before Kafka had it and that came here after it."""
+        work = again.work
+        place = TopicPartition(work.partition.topic, work.partition.partition), work.offset
+        log.info("a record is judged again: rules had changed before it", action="judge",
+                 partition=work.partition.partition, offset=work.offset)  # fmt: skip
+        while True:
+            try:
+                found = await self._places.read({place})
+                break
+            except KafkaUnavailable:
+                await asyncio.sleep(AGAIN)
+        if place not in found:
+            return  # retention was faster
+        record = as_data(found[place])
+        if (only := only_rule(record.headers)) is None or only in again:
+            await self._judge(work, record, _Only(await self._rules(), again))
 
     async def drain(self, timeout: float, *, for_good: bool = False) -> bool:
         """Drop what waits, as partitions leave or the worker ends: it is read again from the last commit.
@@ -190,31 +190,42 @@ class EventAgent:
         while not self._waiting.empty():
             self._waiting.get_nowait()
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
+            await asyncio.wait_for(self.effects.idle.wait(), timeout)
         except TimeoutError:
             log.debug("records are left for the next worker", action="drain")
             return False
         finally:
-            self._epoch += 1
+            self.effects.disown()
         return True
 
     def forget(self, partitions: Iterable[Any]) -> None:
         """Forget partitions that are taken away: whoever has them now reads on from the last commit."""
-        self.offsets.forget(partitions)
+        self.effects.offsets.forget(partitions)
         self._times.forget(partitions)
 
     async def commit(self, commit: Commit) -> None:
         """Commit what is done, if there is anything new. What Kafka does not take is read again after a restart."""
-        if moved := self.offsets.advanced():
+        if moved := self.effects.offsets.advanced():
             await commit({one: self._times.at(one, offset) for one, offset in moved.items()})
 
     async def commit_regularly(self, commit: Commit) -> None:
         """Commit every `COMMIT_INTERVAL` while records are done; sleeps while there are none."""
         while True:
-            await self._moved.wait()
-            self._moved.clear()
+            await self.effects.moved.wait()
+            self.effects.moved.clear()
             await self.commit(commit)
             await asyncio.sleep(COMMIT_INTERVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """Those of the rules for which a record is judged again."""
+
+    rules: Rules
+    again: Again[Work]
+
+    def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
+        return [one for one in self.rules.match(event, at) if one.name in self.again]
 
 
 def received(message: Any) -> Received:
@@ -228,21 +239,4 @@ def received(message: Any) -> Received:
         value=message.value,
         headers=with_values(headers.items() if isinstance(headers, Mapping) else headers),
         recorded=round(message.timestamp * 1000) * 1_000_000 if message.timestamp else 0,
-    )
-
-
-def _undelivered(record: Received, fired: Fired, reason: str, now: int) -> DeadLetter:
-    firing = fired.firing
-    rule = firing.invocation.cause.rule if firing.invocation.cause else ""
-    return letter(
-        alone(record, fired.position, fired.event),
-        "streams",
-        f"rule {rule}: site {firing.site}: {reason}; `upon sites list` shows what there is",
-        now,
-        about=str(fired.position),
-        rule=rule,
-        action=ACTION,
-        event_id=fired.event.id,
-        function=firing.invocation.function,
-        site=firing.site,
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,15 +28,17 @@ from upon.config import Settings
 from upon.errors import KafkaUnavailable
 from upon.kafka import settings as kafka_settings
 from upon.kafka.admin import ensure_topics
-from upon.kafka.follow import follow
+from upon.kafka.clients import async_consumer
+from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
+from upon.kafka.places import Places
 from upon.logs import get_logger
 from upon.part import Part, client_id
 from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
-from upon.streams.choices import Choices
 from upon.streams.commits import committing, correct, watch
 from upon.streams.conditions import EVALUATOR
+from upon.streams.following import following
 from upon.topics import TopicSpec
 
 CLIENT_ID = "upon-streams"
@@ -61,27 +62,34 @@ async def main(part: Part, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     EVALUATOR.budget = settings.expression_budget
     await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
-    async with _following(settings) as (catalogue, choices, following), _outbox(settings, catalogue) as outbox:
-        agent = EventAgent(topics, catalogue, choices, outbox, chain_limit=settings.chain_limit)
+    async with (
+        following(settings, f"{CLIENT_ID}-registry") as (known, keeping_up),
+        async_consumer(kafka, f"{CLIENT_ID}-ends") as asking,
+        _outbox(settings, known.catalogue) as outbox,
+    ):
+        ends = Ends(kafka, asking)
+        places = Places(kafka, f"{CLIENT_ID}-places", ends)
+        agent = EventAgent(topics, known, outbox, ends, places, chain_limit=settings.chain_limit)
         async with _faust(settings, agent) as (app, assigned):
             commits = asyncio.create_task(agent.commit_regularly(committing(app)))
             crashed = asyncio.create_task(app._crashed.wait())
             stopping = asyncio.create_task(part.stopping.wait())
             processing = asyncio.create_task(agent.process())
             sending = asyncio.create_task(outbox.failed())
-            looking = asyncio.create_task(watch(settings, agent.offsets.read_to))
-            watched = {processing, commits, crashed, stopping, following, sending, looking}
+            confirming = asyncio.create_task(agent.confirm())
+            looking = asyncio.create_task(watch(settings, asking, agent.effects.offsets.read_to))
+            watched = {processing, commits, crashed, stopping, keeping_up, sending, confirming, looking}
             try:
                 await asyncio.wait({*watched, assigned}, return_when=asyncio.FIRST_COMPLETED)
                 if assigned.done():
-                    part.ready(group=app.conf.id, rules=len(catalogue.rules))
+                    part.ready(group=app.conf.id, rules=len(known.catalogue.rules))
                     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 if not part.stopping.is_set():
-                    _raise_what_ended(app, processing, commits, following, sending, looking)
+                    _raise_what_ended(app, processing, commits, keeping_up, sending, confirming, looking)
                 await agent.drain(DRAIN_TIMEOUT, for_good=True)
                 await _commit_soon(app, agent)
             finally:
-                for task in (processing, commits, crashed, stopping, sending, looking):
+                for task in (processing, commits, crashed, stopping, sending, confirming, looking):
                     task.cancel()
 
 
@@ -95,36 +103,6 @@ def _outbox(settings: Settings, catalogue: Catalogue) -> Outbox:
         return topics.spec_of(topic, settings.partitions) if known else None
 
     return Outbox(settings.need_kafka(), CLIENT_ID, spec_of=spec_of, replication=settings.replication)
-
-
-@asynccontextmanager
-async def _following(settings: Settings) -> AsyncIterator[tuple[Catalogue, Choices, asyncio.Task[None]]]:
-    """A catalogue and choices that have read their topics to the end, and the task that keeps them so."""
-    kafka, topics = settings.need_kafka(), settings.topics
-    catalogue, choices, caught_up = Catalogue(), Choices(topics.choices), asyncio.Event()
-
-    def take(record: Any) -> None:
-        if record.topic == topics.registry:
-            catalogue.take_registry(record.key or b"", record.value, record.timestamp * 1_000_000)
-        elif record.topic == topics.choices:
-            choices.take(record.value, record.offset)
-        else:
-            catalogue.take_site(record.value, time.time_ns() if caught_up.is_set() else record.timestamp * 1_000_000)
-
-    followed = [topics.registry, topics.sites, topics.choices]
-    following = asyncio.create_task(
-        follow(kafka, f"{CLIENT_ID}-registry", followed, take, caught_up=caught_up, spec_of=topics.spec_of)
-    )
-    reading = asyncio.create_task(caught_up.wait())
-    try:
-        await asyncio.wait({following, reading}, return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
-            following.result()
-        yield catalogue, choices, following
-    finally:
-        reading.cancel()
-        following.cancel()
-        await asyncio.gather(reading, following, return_exceptions=True)
 
 
 class _NoTables(TableManager):  # type: ignore[misc]

@@ -8,7 +8,8 @@ Not here: reading the topics (`upon.kafka.follow`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,11 +23,24 @@ from upon.streams.timeline import RulesOverTime
 log = get_logger(__name__)
 
 
-class Catalogue:
-    """Registry, compiled rules and their index, always of the newest records seen."""
+Changed = Callable[[int, int, Iterable[str]], None]
+"""Told of activations: their number, since when (ns since the epoch, the broker's clock), which rules."""
 
-    def __init__(self) -> None:
+
+class Catalogue:
+    """Registry, compiled rules and their index, always of the newest records seen.
+
+    Args:
+        changed: told of activations as they are taken in.
+
+    Attributes:
+        number: of the newest activations that were taken in, 0 = none.
+    """
+
+    def __init__(self, changed: Changed = lambda number, since, rules: None) -> None:
         self.registry = Registry()
+        self.number = 0
+        self._tell = changed
         self._changed: dict[str, None] = {}  # rules, since the index was last asked for
         self._rules = RulesOverTime(past=self._past)
 
@@ -55,8 +69,13 @@ class Catalogue:
             return
         self.registry.apply(record, recorded)
         if isinstance(record, RuleActivations):
+            self.number = max(self.number, record.number)
+            since: defaultdict[int, list[str]] = defaultdict(list)
             for one in record.rules:
                 self._changed[one.rule] = None
+                since[self.registry.timelines[one.rule][-1].since].append(one.rule)
+            for at, rules in since.items():
+                self._tell(record.number, at, rules)
 
     def take_site(self, value: bytes | None, heard: int) -> None:
         """Take in a record of the sites' topic. `heard`: when, ns since the epoch on this machine's clock."""

@@ -21,6 +21,7 @@ from upon.errors import InputError
 from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.forms import WHOLE
 from upon.kafka.outbox import Outbox
+from upon.kafka.progress import Progress
 from upon.logs import get_logger
 from upon.messages import SiteChoices, decode, encode
 
@@ -40,8 +41,7 @@ class Choices:
         self._topic, self._remembered = topic, remembered
         self._sites: OrderedDict[bytes, str] = OrderedDict()
         self._names: dict[str, str] = {}  # of sites: one string each, however many choices
-        self._read = -1  # the last offset
-        self._progress = asyncio.Event()
+        self._taken_in = Progress()
 
     def take(self, value: bytes | None, offset: int) -> None:
         """Take in a record of the log, in its order."""
@@ -52,8 +52,7 @@ class Choices:
                 self._sites.popitem(last=False)
         except (InputError, ValueError) as error:
             log.error("a record of choices is left out", action="choose", offset=offset, error=str(error))
-        self._read = offset
-        self._progress.set()
+        self._taken_in.took(offset)
 
     def site(self, id: str) -> str | None:
         """Return the site that an invocation belongs to; None: none was chosen yet."""
@@ -62,11 +61,8 @@ class Choices:
     async def settle(self, proposed: Mapping[str, str], outbox: Outbox) -> dict[str, str]:
         """Return the site of each invocation, by id: the one that was chosen first, else the one proposed."""
         new = {id: site for id, site in proposed.items() if self.site(id) is None}
-        if new:
-            place = await self._write(new, outbox)
-            while place is not None and self._read < place.offset:
-                self._progress.clear()
-                await self._progress.wait()
+        if new and (place := await self._write(new, outbox)) is not None:
+            await self._taken_in.reach(place.offset + 1)
         return {id: self.site(id) or site for id, site in proposed.items()}
 
     async def _write(self, new: dict[str, str], outbox: Outbox) -> Place | None:

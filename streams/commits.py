@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upon.config import Settings
 from upon.errors import KafkaUnavailable
 from upon.kafka.admin import ensure_topics
-from upon.kafka.clients import async_consumer
 from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.kafka.settings import LOOK_MS
 from upon.logs import get_logger
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
 
 ANSWER = 2.0
 """Seconds that Kafka has to answer a look at the log; if it does not, it is away, and that is waited out."""
@@ -62,10 +64,11 @@ async def _wrong(settings: Settings, group: str) -> dict[Any, Position]:
         return {one: at for one, at in reader.positions.items() if one in found and at.offset != found[one].offset}
 
 
-async def watch(settings: Settings, read_to: Callable[[], Mapping[Any, int]]) -> None:
+async def watch(settings: Settings, consumer: AIOKafkaConsumer, read_to: Callable[[], Mapping[Any, int]]) -> None:
     """Look at the log of the events now and then, for ever.
 
     Args:
+        consumer: to ask with, assigned nothing.
         read_to: the next offset to be read, by partition.
 
     Raises:
@@ -74,26 +77,25 @@ async def watch(settings: Settings, read_to: Callable[[], Mapping[Any, int]]) ->
     from aiokafka.errors import KafkaError
 
     topic = settings.topics.events
-    async with async_consumer(settings.need_kafka(), "upon-streams-check") as consumer:
-        while True:
-            await asyncio.sleep(LOOK_MS / 1000)
-            try:
-                async with asyncio.timeout(ANSWER):
-                    there = topic in await consumer.topics()
-                    read = {(one.topic, one.partition): offset for one, offset in read_to().items()}
-                    ends = await consumer.end_offsets(_places(read)) if there else {}
-            except (KafkaError, TimeoutError, OSError):
-                continue
-            if not there:
-                specs = settings.topics.shared(settings.partitions)
-                await ensure_topics(settings.need_kafka(), specs, settings.replication)
-                raise KafkaUnavailable(f"topic {topic} was gone and is made anew; this worker begins anew with it")
-            for one, end in ends.items():
-                if end < read[one.topic, one.partition]:
-                    raise KafkaUnavailable(
-                        f"topic {topic}, partition {one.partition} ends at {end}, and {read[one.topic, one.partition]} "
-                        "was read already: it lost its end or was made anew; this worker begins anew with what there is"
-                    )
+    while True:
+        await asyncio.sleep(LOOK_MS / 1000)
+        try:
+            async with asyncio.timeout(ANSWER):
+                there = topic in await consumer.topics()
+                read = {(one.topic, one.partition): offset for one, offset in read_to().items()}
+                ends = await consumer.end_offsets(_places(read)) if there else {}
+        except (KafkaError, TimeoutError, OSError):
+            continue
+        if not there:
+            specs = settings.topics.shared(settings.partitions)
+            await ensure_topics(settings.need_kafka(), specs, settings.replication)
+            raise KafkaUnavailable(f"topic {topic} was gone and is made anew; this worker begins anew with it")
+        for one, end in ends.items():
+            if end < read[one.topic, one.partition]:
+                raise KafkaUnavailable(
+                    f"topic {topic}, partition {one.partition} ends at {end}, and {read[one.topic, one.partition]} "
+                    "was read already: it lost its end or was made anew; this worker begins anew with what there is"
+                )
 
 
 def _places(read: Mapping[tuple[str, int], int]) -> list[Any]:

@@ -117,14 +117,18 @@ def workers(kafka: str, topics: Topics, home: Path) -> Iterator[Callable[[], Wor
             worker.close()
 
 
-def functions_and_rules(yaml: str, *functions: str, revision: int = 1) -> list[RegistryRecord]:
-    """Return registry records for rules as YAML, put in force by one record, and for functions by name."""
+def functions_and_rules(yaml: str, *functions: str, revision: int = 1, number: int = 0) -> list[RegistryRecord]:
+    """Return registry records for rules as YAML, put in force by one record, and for functions by name.
+
+    Args:
+        number: of the activations; 0: the revision.
+    """
     records: list[RegistryRecord] = [
         FunctionRecord(name=name, version=1, code=name.encode().hex().ljust(64, "0")) for name in functions
     ]
     rules = [RuleRevision(name=name, revision=revision, spec=spec) for name, spec in rule_specs(yaml)]
     in_force = tuple(RuleActivation(rule=one.name, revision=revision) for one in rules)
-    return [*records, *rules, RuleActivations(number=revision, rules=in_force)]
+    return [*records, *rules, RuleActivations(number=number or revision, rules=in_force)]
 
 
 def register(kafka: str, topics: Topics, records: list[RegistryRecord], *sites: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading single records of Kafka by their place: the invocation of a task that is to run again.
+"""Reading single records of Kafka by their place: what a task or an event was that is to be looked at again.
 
 Not here: following topics (`upon.kafka.follow`).
 """
@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from upon.errors import KafkaUnavailable
 from upon.kafka.clients import async_consumer, unavailable
-from upon.service.ends import Ends
+from upon.kafka.ends import Ends
 
 TIMEOUT = 20.0
 """Seconds that Kafka has for one record."""
@@ -23,11 +23,12 @@ class Places:
 
     Args:
         kafka: bootstrap address.
+        client_id: for the broker's logs.
         ends: where partitions begin and end.
     """
 
-    def __init__(self, kafka: str, ends: Ends) -> None:
-        self._kafka, self._ends = kafka, ends
+    def __init__(self, kafka: str, client_id: str, ends: Ends) -> None:
+        self._kafka, self._client_id, self._ends = kafka, client_id, ends
 
     async def read(self, wanted: set[tuple[TopicPartition, int]]) -> dict[tuple[TopicPartition, int], ConsumerRecord]:
         """Return the records at these places; those that Kafka no longer has are left out.
@@ -46,7 +47,7 @@ class Places:
             if begins[partition.topic, partition.partition] <= offset < ends[partition.topic, partition.partition]
         }
         found: dict[tuple[TopicPartition, int], ConsumerRecord] = {}
-        async with async_consumer(self._kafka, "upon-service-places") as consumer:
+        async with async_consumer(self._kafka, self._client_id) as consumer:
             for partition, offset in sorted(there):
                 if (record := await self._one(consumer, partition, offset)) is not None:
                     found[partition, offset] = record

@@ -13,7 +13,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from upon.kafka.clients import unavailable
-from upon.service.store.projection import Positions
 
 
 class Ends:
@@ -27,8 +26,8 @@ class Ends:
     def __init__(self, kafka: str, consumer: AIOKafkaConsumer) -> None:
         self._kafka, self._consumer = kafka, consumer
 
-    async def ends(self, partitions: Iterable[TopicPartition], timeout: float) -> Positions:
-        """Return the offset that each partition's next record will have.
+    async def ends(self, partitions: Iterable[TopicPartition], timeout: float) -> dict[tuple[str, int], int]:
+        """Return the offset that each partition's next record will have, by topic and partition.
 
         Raises:
             KafkaUnavailable: no answer within `timeout` s.
@@ -36,7 +35,7 @@ class Ends:
         found = await self._ask(self._consumer.end_offsets(list(partitions)), timeout)
         return {(p.topic, p.partition): offset for p, offset in found.items()}
 
-    async def begins(self, partitions: Iterable[TopicPartition], timeout: float) -> Positions:
+    async def begins(self, partitions: Iterable[TopicPartition], timeout: float) -> dict[tuple[str, int], int]:
         """Return the oldest offset of each partition. Raises as `ends`."""
         found = await self._ask(self._consumer.beginning_offsets(list(partitions)), timeout)
         return {(p.topic, p.partition): offset for p, offset in found.items()}
