@@ -3,8 +3,9 @@
 A write is serialized with all others, acknowledged by Kafka, and taken in through the same log that feeds every
 part: the registry here never shows what Kafka does not have, and the next request sees the write.
 
-Versions: the same code under the same name is the same version; other code is the next one. What a request makes
-of the rules is computed by `upon.service.rule_changes`. Numbers are given by whoever has the turn (`turn`), of several
+Versions: the same code under the same name is the same version; other code is the next one, and no number is given
+twice. What a request makes of the rules is computed by `upon.service.rule_changes`, which versions it deletes by
+`upon.service.function_changes`. Numbers are given by whoever has the turn (`turn`), of several
 services one at a time, from a registry that shows all that was written before (`_alone`).
 
 Not here: who may write (`auth`), what a rule means (`upon.streams.rules`).
@@ -161,7 +162,7 @@ class Registrar:
                     return record
             record = FunctionRecord(
                 name=name,
-                version=max(versions, default=0) + 1,
+                version=self.registry.next_version(name),
                 code=code.hash,
                 description=description,
                 source=source,
@@ -172,6 +173,18 @@ class Registrar:
             await self._write([record])
         log.info("function registered", action="register", function=name, version=record.version, code=code.hash)
         return record
+
+    async def delete_functions(self, planned: Callable[[Registry], Sequence[FunctionRecord]]) -> None:
+        """Write what is left of versions that are deleted, as `planned` from the registry; return when they are gone.
+
+        Raises:
+            UponError: what `planned` raises. Nothing changed.
+        """
+        async with self._alone():
+            gone = planned(self.registry)
+            await self._write(gone)
+        for record in gone:
+            log.info("function deleted", action="delete_function", function=record.name, version=record.version)
 
     async def change_rules(self, planned: Callable[[Registry], Plan]) -> tuple[RuleChange, ...]:
         """Do what `planned` makes of the registry, all or nothing; return once it is in force.

@@ -9,6 +9,8 @@ registry says is enough to decide, so that replicas, and a service that was star
     it is dropped  when `created` is `limit` old, no version of a function has it, and no task is unfinished that was
                    submitted before `created` + limit / 2: a task may be queued for weeks at a site that is down
 
+For the code of a version that was deleted, `created` is when that was done: until then it was called by its name.
+
 Dropped code is a tombstone in upon.registry. Whoever uses it again registers it again.
 """
 
@@ -41,9 +43,12 @@ def unused(registry: Registry, now: int, limit: float, oldest: int) -> list[str]
     if limit <= 0:
         return []
     named = {record.code for versions in registry.functions.values() for record in versions.values()}
+    used = dict(registry.codes)
+    for record in (record for versions in registry.deleted.values() for record in versions.values()):
+        used[record.code] = max(used.get(record.code, 0), record.deleted)
     span = int(limit * 1e9)
     return [
         code
-        for code, created in registry.codes.items()
-        if created + span < now and code not in named and not (0 < oldest <= created + span // 2)
+        for code in registry.codes
+        if used[code] + span < now and code not in named and not (0 < oldest <= used[code] + span // 2)
     ]

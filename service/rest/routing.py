@@ -148,6 +148,14 @@ def limit_of(request: web.Request) -> int:
     return int(text)
 
 
+def flag_of(request: web.Request, name: str) -> bool:
+    """Return a query parameter that is true or false, false if it is not there. Raises InputError."""
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InputError(f"{name}: true or false, not {text[:20]!r}")
+    return text == "true"
+
+
 def moment_of(name: str, text: str | None) -> int | None:
     """Return an RFC 3339 time as ns since the epoch; None if there is none. Raises InputError."""
     if text is None:

@@ -29,7 +29,19 @@ from upon.registry import split_function
 from upon.service.again import CannotRetry, check_task, invocation_again
 from upon.service.context import PRINCIPAL, Service
 from upon.service.rest import views
-from upon.service.rest.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, answer, limit_of, moment_of, read_body
+from upon.service.rest.routing import (
+    AFTER,
+    LIMIT,
+    SINCE,
+    UNTIL,
+    Query,
+    Route,
+    answer,
+    flag_of,
+    limit_of,
+    moment_of,
+    read_body,
+)
 from upon.service.store import queries
 
 WAIT = 2.0
@@ -44,12 +56,10 @@ RESULT_BYTES, DETAILS_BYTES, DETAILED = 256 * 1024, 16 * 1024 * 1024, 50
 
 async def list_some(service: Service, request: web.Request) -> web.Response:
     wanted, limit = wanted_tasks(request), limit_of(request)
-    details = request.query.get("details", "false")
-    if details not in ("true", "false"):
-        raise InputError(f"details: true or false, not {details[:20]!r}")
+    details = flag_of(request, "details")
     await caught_up(service, WAIT_LISTING)
     rows = await service.store.read(queries.list_tasks, wanted, limit)
-    if details == "false":
+    if not details:
         usual = usual_times(service)
         return answer([views.listed_task(row, usual.get(row.id)) for row in rows])
     return answer(await _with_results(service, rows))

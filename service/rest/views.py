@@ -57,6 +57,16 @@ def function(record: FunctionRecord) -> api.Function:
     )
 
 
+def function_version(record: FunctionRecord, newest: bool, rules: Sequence[str]) -> api.FunctionVersion:
+    return api.FunctionVersion(
+        **msgspec.structs.asdict(function(record)),
+        newest=newest,
+        rules=list(rules),
+        deleted=moment(record.deleted),
+        deleted_by=record.deleted_by,
+    )
+
+
 def rule(revision: RuleRevision, activation: RuleActivation, since: int = 0, change: str = "") -> api.Rule:
     """Return a rule as it stands (or stood): its wording and what was said of it."""
     return api.Rule(

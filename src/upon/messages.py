@@ -188,16 +188,18 @@ class FunctionCode(Message, frozen=True, kw_only=True, tag="code"):
 
 
 class FunctionRecord(Message, frozen=True, kw_only=True, tag="function"):
-    """A version of a named function."""
+    """A version of a named function. What is left of a deleted one keeps its number from being given again."""
 
     name: str
-    version: int
+    version: int  # from 1; a number is never given twice
     code: str
     description: str = ""  # first line of its docstring
     source: str = ""  # its source text, when it was there, for people
     python: str = ""
     principal: str = ""
     created: int = 0
+    deleted: int = 0  # when; 0 = it is there
+    deleted_by: str = ""
 
 
 class RuleRevision(Message, frozen=True, kw_only=True, tag="rule"):

@@ -63,10 +63,12 @@ class Registry:
 
     Attributes:
         codes: when each code was last registered, by hash, ns since the epoch.
+        deleted: what is left of versions of functions that were deleted.
     """
 
     codes: dict[str, int] = field(default_factory=dict)
     functions: dict[str, dict[int, FunctionRecord]] = field(default_factory=dict)
+    deleted: dict[str, dict[int, FunctionRecord]] = field(default_factory=dict)
     revisions: dict[str, dict[int, RuleRevision]] = field(default_factory=dict)
     timelines: dict[str, list[Standing]] = field(default_factory=dict)
     activations: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -85,7 +87,9 @@ class Registry:
             case FunctionCode():
                 self.codes[record.hash] = record.created
             case FunctionRecord():
-                self.functions.setdefault(record.name, {})[record.version] = record
+                there, gone = (self.deleted, self.functions) if record.deleted else (self.functions, self.deleted)
+                _remove_version(gone, f"{record.name}@{record.version}")
+                there.setdefault(record.name, {})[record.version] = record
             case RuleRevision():
                 self.revisions.setdefault(record.name, {})[record.revision] = record
             case RuleActivations():
@@ -108,6 +112,7 @@ class Registry:
                 self.codes.pop(name, None)
             case "function":
                 _remove_version(self.functions, name)
+                _remove_version(self.deleted, name)
             case "rule":
                 _remove_version(self.revisions, name)
             case "activations":
@@ -179,16 +184,26 @@ class Registry:
         """Return a function's version, the newest when `version` is None.
 
         Raises:
-            FunctionNotFound: no such name or version; the message names what there is.
+            FunctionNotFound: no such name or version; the message names what there is, and says what was deleted.
         """
-        versions = self.functions.get(name)
+        versions, deleted = self.functions.get(name), self.deleted.get(name, {})
         if not versions:
             known = ", ".join(sorted(self.functions)) or "none yet"
-            raise FunctionNotFound(f"function {name!r} is not registered; there are: {known}")
+            what = "is deleted" if deleted else "is not registered"
+            raise FunctionNotFound(f"function {name!r} {what}; there are: {known}")
         found = versions.get(max(versions) if version is None else version)
         if found is None:
-            raise FunctionNotFound(f"function {name!r} has no version {version}; there are: {sorted(versions)}")
+            what = (
+                f"version {version} of function {name!r} is deleted"
+                if version in deleted
+                else (f"function {name!r} has no version {version}")
+            )
+            raise FunctionNotFound(f"{what}; there are: {sorted(versions)}")
         return found
+
+    def next_version(self, name: str) -> int:
+        """Return the number of a function's next version: one that none ever had, deleted ones included."""
+        return 1 + max((*self.functions.get(name, {}), *self.deleted.get(name, {})), default=0)
 
 
 def _remove_version(versions: dict[str, dict[int, R]], key: str) -> None:

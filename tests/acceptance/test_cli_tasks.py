@@ -80,6 +80,37 @@ def test_functions_are_listed_and_shown(registered: System) -> None:
     assert "def add(a, b=2):" in shown
 
 
+def test_versions_are_listed_and_deleted(registered: System, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "g.py").write_text(f"def g():\n    return {number}\n")
+        registered.run("functions", "register", f"{tmp_path}/g.py:g", "--name", "cli.gone")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: cli-gone, upon: {type: [cli.gone]}, run: {function: cli.gone}}]\n")
+    registered.run("rules", "apply", str(rules))
+    refused = registered.run("functions", "delete", "cli.gone@2", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "function cli.gone@2 is what rule cli-gone runs" in refused.stderr
+    deleted = registered.run("functions", "delete", "cli.gone@2", "--force")
+    assert deleted.stdout == "deleted cli.gone@2, which cli-gone ran\n"
+    assert deleted.stderr == "cli.gone is cli.gone@1 now\n"
+    assert invoke(registered, "cli.gone").stdout == "1\n", "the version before is the newest"
+    listed = registered.run("functions", "versions", "cli.gone").stdout.splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [["2", "deleted"], ["1", "newest"]]
+    registered.run("functions", "delete", "cli.gone", "--force")
+    registered.run("events", "publish", "--type", "cli.gone", "--id", "gone-1")
+
+    def letters() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            registered.run("deadletters", "list", "--rule", "cli-gone", "--json").stdout
+        )
+        return found
+
+    (letter,) = wait_for(letters, "an event of a rule without a function is a dead letter")
+    assert (letter["event_id"], "function 'cli.gone' is deleted" in letter["reason"]) == ("gone-1", True)
+    registered.run("rules", "delete", "cli-gone")
+    assert "there is no version of cli.gone" not in registered.run("functions", "versions", "cli.gone", "--json").stdout
+
+
 def test_a_result_is_printed_as_json(registered: System) -> None:
     assert invoke(registered, "cli.add", "--", "3", "4").stdout == "7\n"
     assert invoke(registered, "cli.add", "--kwargs", '{"a": [1], "b": [2]}').stdout.split() == [

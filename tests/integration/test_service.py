@@ -120,6 +120,48 @@ class TestFunctions:
         await running.refused("GET", "/v1/functions/demo.double@7", status=404)
         await running.refused("GET", "/v1/functions/demo.double@x", status=404)
 
+    async def test_versions_are_deleted_and_their_numbers_not_given_again(self, running: Running) -> None:
+        for body in (b"one", b"two"):
+            await running.register(body=body)
+        path = "/v1/functions/demo.double"
+        pinned = RULE.replace("thumbs.make", "demo.double@2")
+        await running.ask("POST", "/v1/rules", {"yaml": pinned})
+        said = await running.refused("DELETE", path, status=409)
+        assert (said.error, "rule thumbs runs" in said.message) == ("Conflict", True)
+        await running.refused("DELETE", f"{path}@2?force=yes", status=400)
+        await running.refused("DELETE", f"{path}@7", status=404)
+        (gone,) = await running.ask("DELETE", f"{path}@2?force=true")
+        assert (gone["version"], gone["rules"], gone["source"]) == (2, ["thumbs"], "")
+        assert (await running.ask("GET", path))["version"] == 1
+        assert "is deleted" in (await running.refused("GET", f"{path}@2", status=404)).message
+        await running.refused("POST", "/v1/invocations", {"function": "demo.double@2"}, status=404)
+        assert (await running.register(body=b"two")).version == 3
+        listed = await running.ask("GET", f"{path}/versions")
+        assert [(one["version"], one["newest"], one["rules"], bool(one["deleted"])) for one in listed] == [
+            (3, True, [], False), (2, False, ["thumbs"], True), (1, False, [], False)
+        ]  # fmt: skip
+        assert [one["version"] for one in await running.ask("DELETE", f"{path}?force=true")] == [1, 3]
+        assert await running.ask("GET", "/v1/functions") == []
+        assert len(await running.ask("GET", f"{path}/versions")) == 3
+        await running.refused("GET", "/v1/functions/demo.treble/versions", status=404)
+        (warned,) = await running.ask("POST", "/v1/rules/check", {"yaml": pinned})
+        assert "function 'demo.double' is deleted" in warned["warnings"][0]
+
+    async def test_two_at_once_and_another_service_agree(self, kafka: str, topics: Topics, running: Running) -> None:
+        await running.register(body=b"one")
+        store = f"sqlite:///{running.home}/service/tasks.db"  # whoever shares it takes turns
+        async with service(kafka, topics, UPON_DATABASE=store) as other:
+
+            async def life(one: Running, n: int) -> int:
+                version = (await one.register(body=b"%d" % n)).version
+                await one.ask("DELETE", f"/v1/functions/demo.double@{version}")
+                return version
+
+            some = [life((running, other)[n % 2], n) for n in range(20)]
+            assert sorted(await asyncio.gather(*some)) == list(range(2, 22))
+            assert (await other.register(body=b"last")).version == 22
+            assert (await running.ask("GET", "/v1/functions/demo.double@1"))["version"] == 1
+
     async def test_they_survive_a_restart(self, kafka: str, topics: Topics, running: Running) -> None:
         first = await running.register(body=b"one")
         async with service(kafka, topics) as other:

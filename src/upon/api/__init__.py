@@ -3,6 +3,8 @@
 REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and /openapi.json are open):
 
     POST /v1/functions          NewFunction      → Function            GET /v1/functions, /v1/functions/{name[@version]}
+    GET  /v1/functions/{name}/versions           → list[FunctionVersion]
+    DELETE /v1/functions/{name[@version]}?force= → list[FunctionVersion]
     POST /v1/rules              NewRules         → list[Rule]          GET /v1/rules      DELETE /v1/rules/{name}
     POST /v1/rules/check, /prune  NewRules       → list[Rule]          GET /v1/rules/{name}/history → list[RuleThen]
     POST /v1/rules/{name}/enable, /disable, /rollback?revision= → Rule
@@ -31,6 +33,7 @@ from upon.api.bodies import (
     Dealt,
     EventRecord,
     Function,
+    FunctionVersion,
     Generation,
     Hop,
     LetterChoice,
@@ -88,6 +91,7 @@ __all__ = [
     "FromClient",
     "FromService",
     "Function",
+    "FunctionVersion",
     "Generation",
     "Hop",
     "LetterChoice",

@@ -47,6 +47,15 @@ class Function(Body, frozen=True, kw_only=True):
     created: str
 
 
+class FunctionVersion(Function, frozen=True, kw_only=True):
+    """A version in the list of all that there ever were of a function."""
+
+    newest: bool = False  # whether it is what the name alone means
+    rules: list[str] = []  # rules that run it: those that name it, and for the newest those that name none
+    deleted: str | None = None  # when
+    deleted_by: str = ""
+
+
 class NewRules(Body, frozen=True, kw_only=True):
     """Rules as YAML text; applied all or none. `file` says where they came from, in messages and for `prune`."""
 

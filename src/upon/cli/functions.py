@@ -1,14 +1,17 @@
-"""`upon functions`: register Python functions and see what is registered."""
+"""`upon functions`: register Python functions, see what is registered, delete versions."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upon.cli.options import HomeOption, JsonOption, connect
 
-app = typer.Typer(help="Register Python functions, list and show them.")
+if TYPE_CHECKING:
+    from upon.api import FunctionVersion
+
+app = typer.Typer(help="Register Python functions, list, show and delete them.")
 
 
 @app.command()
@@ -84,3 +87,65 @@ def show(
         from rich.syntax import Syntax
 
         out.print(Syntax(found.source.rstrip(), "python", background_color="default"))
+
+
+@app.command()
+def versions(
+    name: Annotated[str, typer.Argument(help="the function's name", metavar="NAME")],
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List all versions of a function, newest first, with the rules that run each; deleted ones too.
+
+    Example: upon functions versions thumbs.make
+    """
+    from upon.cli.output import print_json, print_table, short, when
+
+    with connect(home) as client:
+        found = client.function_versions(name)
+    if as_json:
+        print_json(found)
+        return
+    rows = (
+        (f.version, _state(f), short(", ".join(f.rules)), f.description, f.python, f.principal, when(f.created))
+        for f in found
+    )
+    print_table(("version", "", "rules", "description", "python", "by", "registered"), rows, "no versions")
+
+
+@app.command()
+def delete(
+    function: Annotated[str, typer.Argument(help="NAME@VERSION, or NAME for all versions", metavar="NAME[@VERSION]")],
+    force: Annotated[
+        bool, typer.Option("--force", help="also what rules run: their events become dead letters")
+    ] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Delete a version of a function, or all of them; refused if rules run it. The version before is the newest then.
+
+    Tasks that are queued run all the same. A version's number is never given again.
+
+    Example: upon functions delete thumbs.make@2
+    """
+    from upon.cli.output import print_json
+
+    with connect(home) as client:
+        gone = client.delete_function(function, force=force)
+        name = gone[0].name
+        newest = next((one.version for one in client.function_versions(name) if one.newest), None)
+    if as_json:
+        print_json(gone)
+        return
+    for one in gone:
+        used = f", which {', '.join(one.rules)} ran" if one.rules else ""
+        typer.echo(f"deleted {name}@{one.version}{used}")
+    typer.echo(f"{name} is {name}@{newest} now" if newest else f"there is no version of {name} any more", err=True)
+
+
+def _state(version: FunctionVersion) -> str:
+    from upon.cli.output import when
+
+    if version.deleted:
+        return f"deleted {when(version.deleted)} by {version.deleted_by}"
+    return "newest" if version.newest else ""

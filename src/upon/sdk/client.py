@@ -126,6 +126,30 @@ class Client(DeadLetters):
             raise FunctionNotFound("an empty name is no function's")
         return self._rest.ask("GET", path("functions", name), api.Function)
 
+    def function_versions(self, name: str) -> list[api.FunctionVersion]:
+        """Return all versions that there ever were of a function, newest first: which rules run it, what is deleted.
+
+        Raises:
+            FunctionNotFound: there never was such a function.
+        """
+        return self._rest.ask("GET", path("functions", name or " ", "versions"), list[api.FunctionVersion])
+
+    def delete_function(self, function: str, *, force: bool = False) -> list[api.FunctionVersion]:
+        """Delete a version of a function, or all of them; return what is gone. The version before is the newest then.
+
+        Tasks that are queued run all the same. An event that meets a rule whose function is gone is a dead letter.
+
+        Args:
+            function: ``name@version``, or a name for all its versions.
+            force: also what rules run.
+
+        Raises:
+            FunctionNotFound: no such name or version.
+            Conflict: rules run it; the message names them.
+        """
+        where = path("functions", function or " ", force="true" if force else None)
+        return self._rest.ask("DELETE", where, list[api.FunctionVersion])
+
     # ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def invoke(

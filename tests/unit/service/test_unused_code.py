@@ -30,6 +30,17 @@ def test_what_is_old_and_has_no_name_is_dropped() -> None:
     assert sorted(unused(found, NOW, LIMIT, 0)) == ["named", "old"]
 
 
+def test_code_of_a_deleted_version_counts_from_then_on() -> None:
+    """It was registered long ago, and called by its name until it was deleted."""
+    found = registry(old=90)
+    found.apply(FunctionRecord(name="f", version=1, code="old"))
+    found.apply(FunctionRecord(name="f", version=1, code="old", deleted=NOW - DAY))
+    assert unused(found, NOW, LIMIT, NOW) == []
+    later = NOW + 8 * DAY
+    assert unused(found, later, LIMIT, NOW - 2 * DAY) == [], "a task that was submitted by name waits still"
+    assert unused(found, later, LIMIT, later) == ["old"]
+
+
 @pytest.mark.parametrize(("days_ago", "dropped"), [(30, []), (13, []), (6, []), (4, ["old"]), (1, ["old"])])
 def test_what_an_unfinished_task_may_need_stays(days_ago: int, dropped: list[str]) -> None:
     """`old` was registered 9 days ago, for the last time: no task of it was submitted much later."""
