@@ -257,12 +257,9 @@ class Projector:
                     await self._bury(bad)
                 buried = True
                 continue
-            except (*DATABASE_ERRORS, StoreDamaged) as error:
-                match fault(error):
-                    case Fault.DAMAGED:
-                        raise StoreDamaged(reason(error)) from error
-                    case Fault.RECORD:
-                        raise _Refused(reason(error)) from error
+            except DATABASE_ERRORS as error:
+                if fault(error) is Fault.RECORD:
+                    raise _Refused(reason(error)) from error
                 if not away:
                     away = await asyncio.to_thread(self._store.why, error)
                     log.warning("the task store does not answer, waiting for it", action="store", reason=away)

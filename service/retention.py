@@ -99,7 +99,7 @@ class Retention:
         before = now - int(seconds * 1e9) if seconds else 0
         total = 0
         while True:
-            gone = await asyncio.to_thread(self._store.change, lambda c: prune_some(c, table, at, before, count))
+            gone = await self._store.change(lambda c: prune_some(c, table, at, before, count))
             total += gone
             if gone < AT_ONCE:
                 return total

@@ -19,6 +19,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _TOO_BIG = sqlite3.SQLITE_TOOBIG
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _OF_A_RECORD = ("22", "23", "54")  # data exception, integrity constraint violation, program limit exceeded
+_NO_TEXT = "Could not decode to UTF-8"  # what Python's driver says of a text in a row, without a code; we wrote UTF-8
 _OF_A_VALUE = (ValueError, OverflowError, TypeError)  # raised while a value is made into a parameter
 
 
@@ -38,7 +39,7 @@ def fault(error: Exception) -> Fault:
         return Fault.DAMAGED
     cause = error.orig if isinstance(error, StatementError) else error
     code = _sqlite_code(cause)
-    if code in _DAMAGED:
+    if code in _DAMAGED or isinstance(cause, UnicodeDecodeError) or str(cause).startswith(_NO_TEXT):
         return Fault.DAMAGED
     if isinstance(error, DataError | IntegrityError) or isinstance(cause, _OF_A_VALUE) or code == _TOO_BIG:
         return Fault.RECORD

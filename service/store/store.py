@@ -5,7 +5,8 @@ crash the projection goes on exactly where the rows are. Several services may pr
 transaction holds the projection's lock and leaves out what another has taken in. So positions never go back, and
 whichever service is killed, the others go on.
 
-A SQLite file that is damaged or deleted is moved aside (kept once, as `tasks.db.damaged`) and made anew.
+A SQLite file that is damaged or deleted, whoever meets that first, is moved aside (kept once, as `tasks.db.damaged`)
+and made anew.
 
 Not here: what the rows are (`projection`), the statements (`upserts`), reading (`queries`), who calls (`projector`).
 Nothing here is async: a write runs in the projector's thread, reads in the threads of `Store.read`.
@@ -66,12 +67,12 @@ class Store:
         self._sqlite = self._engine.dialect.name == "sqlite"
         database = self._engine.url.database
         self._file = Path(database) if self._sqlite and database and database != ":memory:" else None
-        self._inode = 0
+        self._inode: int | None = None  # of the file that is open
         self.turn = Turn(self._engine, self._file)
         self.note = ""
         """What somebody who looks at the system should know of the store; empty: nothing."""
         self.on_damage: Callable[[], None] = lambda: None
-        """Called in the event loop when a reader meets damage."""
+        """Called in the event loop when `read` or `change` meets damage."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._upserts = Upserts(self._engine.dialect.name)
 
@@ -107,13 +108,13 @@ class Store:
 
     def rebuild(self, why: str) -> None:
         """Move a damaged SQLite file aside and make an empty store in its place. Raises as `open`."""
-        self._engine.dispose()
+        self._inode = None  # should this fail, what is there counts as damaged still
         self._move_aside(why)
         self.open()
 
     def positions(self) -> Positions:
-        """Return how far the projection has come: the next offset of each partition."""
-        with self._engine.connect() as connection:
+        """Return how far the projection has come: the next offset of each partition. Raises as `write`."""
+        with self._intact(), self._engine.connect() as connection:
             return _positions(connection)
 
     def write(self, change: Callable[[Positions], Changes]) -> None:
@@ -123,21 +124,25 @@ class Store:
             change: gives the changes, told which offsets are the next to take in; another service may have come first.
 
         Raises:
-            SQLAlchemyError, StoreDamaged: nothing was written. `upon.service.store.faults` tells what it means.
+            StoreDamaged: nothing was written, nor will be until `rebuild`.
+            SQLAlchemyError: nothing was written. `upon.service.store.faults` tells what it means.
         """
-        self._check_file()
-        with self._writing() as connection:
+        with self._intact(), self._writing() as connection:
             self._upserts.write(connection, change(_positions(connection)))
 
     def place(self, places: Positions) -> None:
         """Set positions, forward or back. Raises as `write`."""
-        with self._writing() as connection:
+        with self._intact(), self._writing() as connection:
             self._upserts.place(connection, places)
 
-    def change(self, statements: Callable[[Connection], R]) -> R:
-        """Run statements in one transaction, while no other service writes. Raises as `write`."""
-        with self._writing() as connection:
-            return statements(connection)
+    async def change(self, statements: Callable[[Connection], R]) -> R:
+        """Run statements in one transaction, while no other service writes, in a reader's thread. Raises as `read`."""
+
+        def run() -> R:
+            with self._intact(), self._writing() as connection:
+                return statements(connection)
+
+        return await self._in_thread(run)
 
     async def read(self, query: Callable[..., R], *args: Any) -> R:
         """Run a function of `upon.service.store.queries` in a reader's thread.
@@ -147,17 +152,22 @@ class Store:
         """
 
         def run() -> R:
-            with self._engine.connect() as connection:
+            with self._intact(), self._engine.connect() as connection:
                 return query(connection, *args)
 
+        return await self._in_thread(run)
+
+    async def _in_thread(self, run: Callable[[], R]) -> R:
+        inode = self._inode
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
-        except (*DATABASE_ERRORS, StoreDamaged, UnicodeDecodeError) as error:
-            if fault(error) is Fault.DAMAGED and self._file is not None:
+        except StoreDamaged as damage:
+            if inode == self._inode:  # else it was made anew meanwhile
                 self.on_damage()
-                raise ServiceUnavailable(
-                    f"the task store is damaged ({reason(error)}); it is built anew from Kafka: ask again soon"
-                ) from error
+            raise ServiceUnavailable(
+                f"the task store is damaged ({damage}); it is built anew from Kafka: ask again soon"
+            ) from damage
+        except DATABASE_ERRORS as error:
             raise ServiceUnavailable(f"the task store does not answer: {self.why(error)}; ask again later") from error
 
     def why(self, error: Exception) -> str:
@@ -174,7 +184,7 @@ class Store:
             with self._writing() as connection:  # of several services the first does it
                 schema.bring_up_to_date(connection)
         if self._file is not None:
-            self._inode = os.stat(self._file).st_ino
+            self._inode = _inode(self._file)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -184,15 +194,17 @@ class Store:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PROJECTION_LOCK})
             yield connection
 
-    def _check_file(self) -> None:
-        if self._file is None:
-            return
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
+        """Around whatever uses the store: damage is raised as `StoreDamaged`, wherever it is met."""
         try:
-            same = os.stat(self._file).st_ino == self._inode
-        except FileNotFoundError:
-            same = False
-        if not same:
-            raise StoreDamaged(f"{self._file} was deleted or replaced while it was open")
+            if self._file is not None and _inode(self._file) != self._inode:
+                raise StoreDamaged(f"{self._file} was deleted or replaced while it was open")
+            yield
+        except (*DATABASE_ERRORS, UnicodeDecodeError) as error:
+            if self._file is not None and fault(error) is Fault.DAMAGED:
+                raise StoreDamaged(reason(error)) from error
+            raise
 
     def _move_aside(self, why: str) -> None:
         assert self._file is not None
@@ -275,6 +287,14 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def _positions(connection: Connection) -> Positions:
     return {(topic, number): next_ for topic, number, next_ in connection.execute(select(positions))}
+
+
+def _inode(file: Path) -> int:
+    """Return which file is at a path; 0: none."""
+    try:
+        return os.stat(file).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _holders(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from tests.unit.service.test_projection import invoked, write
 from upon.errors import ConfigError, ServiceUnavailable
+from upon.service.retention import prune_some
 from upon.service.store import store as store_module
 from upon.service.store.faults import Fault, StoreDamaged, fault, is_locked
 from upon.service.store.queries import TaskFilter, list_tasks
 from upon.service.store.store import Store
+from upon.service.store.tables import tasks
 
 
 def opened(path: Path) -> Store:
@@ -56,6 +59,45 @@ async def test_a_reader_that_meets_damage_says_so_and_the_store_is_made_anew(tmp
     assert told
     store.rebuild("damaged")
     assert await store.read(list_tasks, TaskFilter(), 1000) == []
+    assert store.positions() == {}
+    store.close()
+
+
+async def test_whoever_meets_damage_says_that_it_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    store = opened(path)
+    write(store, *(invoked(f"t{n}") for n in range(100)))
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._engine.dispose()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(path.stat().st_size - 4096))
+    told: list[int] = []
+    store.on_damage = lambda: told.append(1)
+    for use in (store.positions, lambda: store.place({("t", 0): 1}), lambda: write(store, invoked("more"))):
+        with pytest.raises(StoreDamaged, match="malformed"):
+            use()
+    with pytest.raises(ServiceUnavailable, match=r"is damaged .* built anew from Kafka"):
+        await store.change(lambda connection: prune_some(connection, tasks, tasks.c.submitted, 1, 1))
+    assert told == [1]
+    store.rebuild("damaged")
+    assert store.positions() == {}
+    store.close()
+
+
+def test_a_store_that_could_not_be_made_anew_is_still_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    store = opened(folder / "tasks.db")
+    shutil.rmtree(folder)
+    with pytest.raises(ConfigError, match="unable to open database file"):
+        store.rebuild("deleted")
+    folder.mkdir()
+    with pytest.raises(StoreDamaged):
+        store.positions()
+    store.rebuild("damaged")
     assert store.positions() == {}
     store.close()
 
@@ -128,6 +170,7 @@ class _Postgres(Exception):
         (OperationalError("s", {}, _Postgres("42P01")), Fault.AWAY),  # somebody dropped a table: no record's fault
         (OperationalError("s", {}, _Postgres(None)), Fault.AWAY),
         (StoreDamaged("x"), Fault.DAMAGED),
+        (OperationalError("s", {}, sqlite3.OperationalError("Could not decode to UTF-8 column 'id'")), Fault.DAMAGED),
     ],
 )
 def test_whose_fault_it_is(error: Any, meant: Fault) -> None:

@@ -30,27 +30,27 @@ def ids(store: Store) -> list[str]:
         return [row.id for row in list_tasks(connection, TaskFilter(), 100)]
 
 
-def test_ended_tasks_go_by_age_and_what_is_open_stays(store: Store) -> None:
+async def test_ended_tasks_go_by_age_and_what_is_open_stays(store: Store) -> None:
     write(store, *(invoked(f"t{n}") for n in range(4)), *(returned(result(f"t{n}")) for n in (0, 1)))
-    assert store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 10, 0)) == 0
-    assert store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 11, 0)) == 2
+    assert await store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 10, 0)) == 0
+    assert await store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 11, 0)) == 2
     assert ids(store) == ["t3", "t2"]
 
 
-def test_the_newest_stay_by_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_newest_stay_by_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "AT_ONCE", 3)
     write(store, *(invoked(f"t{n}") for n in range(8)), *(returned(result(f"t{n}")) for n in range(8)))
     gone: list[int] = []
     while len(gone) < 2 or gone[-1] == 3:
-        gone.append(store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 0, 3)))
+        gone.append(await store.change(lambda c: prune_some(c, tasks, tasks.c.submitted, 0, 3)))
     assert gone == [3, 2]
     assert ids(store) == ["t7", "t6", "t5"]
 
 
-def test_dead_letters_go_as_well(store: Store) -> None:
+async def test_dead_letters_go_as_well(store: Store) -> None:
     letters = [DeadLetter(id=f"d{n}", origin="o", part="p", reason="r", at=n + 1) for n in range(5)]
     write(store, *(record(TOPICS.deadletter, one) for one in letters))
-    assert store.change(lambda c: prune_some(c, deadletters, deadletters.c.at, 2, 3)) == 2
+    assert await store.change(lambda c: prune_some(c, deadletters, deadletters.c.at, 2, 3)) == 2
     with store._engine.connect() as connection:
         assert [row.id for row in list_deadletters(connection, LetterFilter(), 9)] == ["d4", "d3", "d2"]
 
