@@ -17,7 +17,6 @@ from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.placement import Placement
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
@@ -31,10 +30,12 @@ from upon.dispatcher.tasks import (
     retry_delay,
 )
 from upon.errors import FunctionNotFound, TaskCancelled
-from upon.messages import Failure, Started, Status
+from upon.messages import Started
 
 CODE_PATIENCE = 15.0
 """Seconds an invocation waits for its function's code: registry and invocations are different topics."""
+SMALL = 1024
+"""Bytes of arguments that may as well be held until the result is stored."""
 STORY_LINES = 20
 """Lines of a task's story kept."""
 
@@ -44,7 +45,6 @@ class Attempts:
 
     Args:
         book, step: the state machine's.
-        placement: who gets what.
         hold_until: monotonic s before which nothing is placed.
         timeout: s that a task may run which names no timeout itself; 0 = without end.
         random: numbers from 0 to 1, for the jitter of backoffs.
@@ -54,15 +54,16 @@ class Attempts:
         self,
         book: Book,
         step: Step,
-        placement: Placement,
         *,
         hold_until: float,
         timeout: float,
         random: Callable[[], float],
     ) -> None:
-        self.book, self.step, self.placement = book, step, placement
+        self.book, self.step = book, step
         self.usual = UsualTimes()
         self.hold_until, self._timeout, self._random = hold_until, timeout, random
+        self._times: dict[str, tuple[list[float], list[float]]] = {}  # by code: s of this turn's tasks, and an item's
+        self._beyond: dict[str, float] = {}  # by account: s that they took beyond what was charged
 
     def queue(self, task: Task, *, first: bool = False) -> None:
         """Let a task wait for a manager, or first for its code."""
@@ -79,8 +80,7 @@ class Attempts:
             f"the code of {invocation.function or 'the function'} ({invocation.code[:12]}…) is not in the "
             f"registry after {CODE_PATIENCE:.0f} s; register the function again"
         )
-        self.book.move(task, "done")
-        self.finish(task, "failed", failure=failure(FunctionNotFound, message))
+        self.finish(task, Outcome(task.id, task.attempt, "failed", failure=failure(FunctionNotFound, message)))
 
     def adopt(self, task: Task, manager: str, attempt: int) -> None:
         """A manager has this task already: leave it there."""
@@ -88,21 +88,26 @@ class Attempts:
         self.book.move(task, "assigned")
 
     def place(self) -> None:
-        """Give ready tasks to managers that have room."""
-        book = self.book
-        if not book.ready or not book.managers or self.step.now.mono < self.hold_until:
+        """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
+        book, ready, capacity = self.book, self.book.ready, self.book.capacity
+        if not ready or self.step.now.mono < self.hold_until:
             return
-        for manager, tasks in self.placement.place(book.ready.values(), book.managers.values()):
+        given: dict[str, list[Task]] = {}
+        while (lane := ready.next(capacity.level())) is not None:
+            manager = capacity.find(lane.code, ready.depths.of(lane.code))
+            assert manager is not None, "the site's level says that there is room"
+            tasks = ready.take(lane, capacity.share(manager, len(lane.tasks)))
+            book.assign(manager, tasks)
             for task in tasks:
-                task.manager, task.attempt = manager.id, task.attempt + 1
+                task.attempt += 1
                 task.dispatched, task.started, task.pid = self.step.now.wall, 0, 0
-                book.move(task, "assigned")
-                code = task.invocation.code
-                if code not in manager.warm:
-                    manager.warm.add(code)
-                    self.step.add(SendCode(manager.id, code))
+            if lane.code not in manager.warm:
+                capacity.warm(manager, lane.code)
+                self.step.add(SendCode(manager.id, lane.code))
+            given.setdefault(manager.id, []).extend(tasks)
+        for id, tasks in given.items():
             for batch in _batches(tasks, self._timeout):
-                self.step.send(manager.id, protocol.Tasks(tuple(batch)))
+                self.step.send(id, protocol.Tasks(tuple(batch)))
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""
@@ -125,21 +130,20 @@ class Attempts:
         self.step.add(PublishStarted(task.group, started))
 
     def outcome(self, manager: str, outcome: Outcome) -> None:
-        attempt = Attempt(outcome.id, outcome.attempt)
         task = self.book.tasks.get(outcome.id)
         if task is None:
             if outcome.id in self.book.done or not self.book.keep_early(manager, outcome):
-                self.step.send(manager, protocol.Stored((attempt,)))
+                self.step.stored(manager, Attempt(outcome.id, outcome.attempt))
         elif task.state == "done":
-            self.book.tell.setdefault(task.id, []).append((manager, attempt))
-        elif self._current(manager, *attempt):
+            task.told.append((manager, outcome.attempt))
+        elif task.state in HELD and task.attempt == outcome.attempt and task.manager == manager:
             self.settle(task, manager, outcome)
         elif outcome.status == "succeeded":
             if task.state in HELD:
                 self.step.send(task.manager, protocol.Cancel((Attempt(task.id, task.attempt),)))
             self.settle(task, manager, outcome)
         else:
-            self.step.send(manager, protocol.Stored((attempt,)))
+            self.step.stored(manager, Attempt(outcome.id, outcome.attempt))
 
     def settle(self, task: Task, manager: str, outcome: Outcome) -> None:
         """An attempt has ended: final, or tried again."""
@@ -147,8 +151,12 @@ class Attempts:
         succeeded = outcome.status == "succeeded"
         if succeeded and outcome.finished >= outcome.started > 0:
             seconds = (outcome.finished - outcome.started) / 1e9
-            self.placement.observe(task.invocation.code, seconds)
-            self.usual.observe(task.invocation.code, seconds, task.invocation.items)
+            times = self._times.get(task.invocation.code)
+            if times is None:
+                times = self._times[task.invocation.code] = ([], [])
+            times[0].append(seconds)
+            times[1].append(seconds / (task.invocation.items or 1))
+            self._beyond[task.account] = self._beyond.get(task.account, 0.0) + seconds - task.charged
         if outcome.status == "failed" and outcome.failure is not None and not task.cancelled:
             delay = retry_delay(task.invocation.retry, task.starts, outcome.failure.kinds, self._random())
             if delay is not None:
@@ -157,22 +165,12 @@ class Attempts:
                     self.queue(task)
                 else:
                     self._again(task, delay)
-                self.step.send(manager, protocol.Stored((Attempt(task.id, outcome.attempt),)))
+                self.step.stored(manager, Attempt(task.id, outcome.attempt))
                 return
         self.book.move(task, "done")
         task.manager, task.attempt = manager, outcome.attempt
         task.started, task.pid = outcome.started, outcome.pid
-        self.book.tell[task.id] = [(manager, Attempt(task.id, outcome.attempt))]
-        self.finish(
-            task,
-            outcome.status,
-            failure=outcome.failure,
-            payload=outcome.payload,
-            finished=outcome.finished,
-            bad_items=outcome.bad_items,
-            preview=outcome.preview,
-            stdout=outcome.stdout,
-        )
+        self._publish(task, outcome)
 
     def death(self, manager: str, death: protocol.Death) -> None:
         task = self._current(manager, death.id, death.attempt)
@@ -206,8 +204,7 @@ class Attempts:
             self._again(task, delay, first=not (began and blame))
             return
         self.step.tell("warning", lost.message, "task_lost", id=task.id)
-        self.book.move(task, "done")
-        self.finish(task, "failed", failure=lost, finished=finished)
+        self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost, finished=finished))
 
     def _again(self, task: Task, delay: float, *, first: bool = False) -> None:
         """Back to the queue, at once or after a wait.
@@ -221,26 +218,32 @@ class Attempts:
             self.queue(task, first=first)
 
     def finish_cancelled(self, task: Task, when: str) -> None:
-        self.book.move(task, "done")
-        self.finish(task, "cancelled", failure=failure(TaskCancelled, f"cancelled {when}", task.story))
+        cancelled = failure(TaskCancelled, f"cancelled {when}", task.story)
+        self.finish(task, Outcome(task.id, task.attempt, "cancelled", failure=cancelled))
 
-    def finish(
-        self,
-        task: Task,
-        status: Status,
-        *,
-        failure: Failure | None = None,
-        payload: bytes = b"",
-        finished: int = 0,
-        **more: object,
-    ) -> None:
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        """A task is done."""
+        self.book.move(task, "done")
+        self._publish(task, outcome)
+
+    def _publish(self, task: Task, outcome: Outcome) -> None:
         """Publish the result of a task that has just become done; its arguments are needed no more."""
-        result = result_of(
-            task, status, self.step.now.wall, failure=failure, payload=payload, finished=finished, **more
-        )
-        task.invocation = msgspec.structs.replace(task.invocation, payload=b"")
-        self.book.resize(task, len(payload))
-        self.step.add(PublishResult(result))
+        kept = len(task.invocation.payload)
+        if kept > SMALL:
+            kept, task.invocation = 0, msgspec.structs.replace(task.invocation, payload=b"")
+        self.book.resize(task, kept + len(outcome.payload))
+        self.step.add(PublishResult(result_of(task, outcome, self.step.now.wall)))
+
+    def learn(self) -> None:
+        """Take in, once a turn, how long calls took."""
+        ready = self.book.ready
+        for code, (tasks, items) in self._times.items():
+            ready.observe(code, tasks)
+            self.usual.observe(code, items)
+        for account, seconds in self._beyond.items():
+            ready.charge(account, seconds)
+        self._times.clear()
+        self._beyond.clear()
 
 
 def _batches(tasks: list[Task], timeout: float) -> Iterator[list[Assignment]]:

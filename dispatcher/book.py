@@ -1,9 +1,9 @@
 """The dispatcher's book: every table it keeps, and the moves that keep them consistent with each other.
 
     tasks       id → Task                  all that is not stored
-    ready       id → Task, in order        waits for a free slot
+    ready       Task, in a fair order      waits for a free slot (`waiting`)
     wanting     code → {id → Task}         waits for its function's code
-    managers    id → Manager               each with the tasks it holds
+    managers    id → Manager               each with the tasks it holds (`capacity`)
     offsets     what may be committed      done   ids whose results are in Kafka
     claims      id → (manager, attempt)    held by a manager, not read from Kafka yet (the dispatcher restarted)
     early       id → (manager, outcome)    the same, and finished
@@ -17,10 +17,11 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 
+from upon.dispatcher.capacity import Capacity, Manager
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.placement import Manager
-from upon.dispatcher.protocol import Attempt, Outcome
+from upon.dispatcher.protocol import Outcome
 from upon.dispatcher.tasks import HELD, Task, TaskState
+from upon.dispatcher.waiting import Depths, Waiting
 from upon.kafka.offsets import Offsets
 
 MAX_EARLY = 100_000
@@ -30,20 +31,25 @@ MAX_EARLY_BYTES = 64 * 1024 * 1024
 
 
 class Book:
-    """All that a dispatcher knows. `done`: ids whose results were found in Kafka at the start."""
+    """All that a dispatcher knows.
 
-    def __init__(self, done: DoneIds | None = None) -> None:
+    Args:
+        done: ids whose results were found in Kafka at the start.
+        depths: how many tasks of a function a manager may hold.
+    """
+
+    def __init__(self, done: DoneIds | None = None, depths: Depths | None = None) -> None:
         self.tasks: dict[str, Task] = {}
-        self.ready: OrderedDict[str, Task] = OrderedDict()
+        self.ready = Waiting(depths)
         self.wanting: dict[str, dict[str, Task]] = {}
-        self.managers: dict[str, Manager] = {}
+        self.capacity = Capacity()
+        self.managers: dict[str, Manager] = self.capacity.managers
         self.offsets: Offsets[int] = Offsets()
         self.done = done if done is not None else DoneIds()
         self.claims: dict[str, tuple[str, int]] = {}
         self.early: dict[str, tuple[str, Outcome]] = {}
         self.early_bytes = 0
         self.cancels: OrderedDict[str, tuple[float, bool]] = OrderedDict()
-        self.tell: dict[str, list[tuple[str, Attempt]]] = {}  # who has outcomes of a task that is not stored yet
         self.alarms: list[tuple[float, str]] = []  # (due, task id); may be out of date
         self.bytes = 0
         self.codes: set[str] = set()
@@ -66,34 +72,44 @@ class Book:
         """
         before = task.state
         task.go(to)
-        match before:
-            case "ready":
-                del self.ready[task.id]
-            case "needs_code":
-                waiting = self.wanting[task.invocation.code]
-                del waiting[task.id]
-                if not waiting:
-                    del self.wanting[task.invocation.code]
-            case "assigned" | "running" if to not in HELD:
-                del self.managers[task.manager].tasks[task.id]
-        match to:
-            case "ready":
-                self.ready[task.id] = task
-                if first:
-                    self.ready.move_to_end(task.id, last=False)
-            case "needs_code":
-                self.wanting.setdefault(task.invocation.code, {})[task.id] = task
-                heapq.heappush(self.alarms, (task.due, task.id))
-            case "retrying":
-                heapq.heappush(self.alarms, (task.due, task.id))
-            case "assigned":
-                self.managers[task.manager].tasks[task.id] = task
-            case "stored":
-                del self.tasks[task.id]
-                self.resize(task, 0)
-                self.done.add(task.id)
-                for partition, offset in task.positions:
-                    self.offsets.close(partition, offset)
+        if before in HELD:
+            if to not in HELD:
+                manager = self.managers[task.manager]
+                del manager.tasks[task.id]
+                self.capacity.moved(manager)
+        elif before == "ready":
+            self.ready.remove(task)
+        elif before == "needs_code":
+            waiting = self.wanting[task.invocation.code]
+            del waiting[task.id]
+            if not waiting:
+                del self.wanting[task.invocation.code]
+        if to == "ready":
+            self.ready.add(task, first=first)
+        elif to == "stored":
+            del self.tasks[task.id]
+            self.bytes -= task.size
+            self.done.add(task.id)
+            for partition, offset in task.positions:
+                self.offsets.close(partition, offset)
+        elif to == "assigned":
+            manager = self.managers[task.manager]
+            manager.tasks[task.id] = task
+            self.capacity.moved(manager)
+        elif to == "needs_code":
+            self.wanting.setdefault(task.invocation.code, {})[task.id] = task
+            heapq.heappush(self.alarms, (task.due, task.id))
+        elif to == "retrying":
+            heapq.heappush(self.alarms, (task.due, task.id))
+
+    def assign(self, manager: Manager, tasks: list[Task]) -> None:
+        """Give a manager tasks that were just taken from `ready`."""
+        for task in tasks:
+            task.go("assigned")
+            task.manager = manager.id
+            manager.tasks[task.id] = task
+        self.capacity.turn(manager)
+        self.capacity.moved(manager)
 
     def resize(self, task: Task, size: int) -> None:
         """Say how many bytes are held for a task now."""
@@ -142,11 +158,14 @@ class Book:
             assert task.positions, f"{id} came from nowhere"
             by_state.setdefault(task.state, set()).add(id)
         assert not by_state.keys() & {"arrived", "stored"}, f"between two states: {by_state}"
-        assert set(self.ready) == by_state.get("ready", set()), "ready does not hold the ready tasks"
+        waiting = [task.id for task in self.ready]
+        assert len(waiting) == len(self.ready) == len(set(waiting)), "ready is miscounted"
+        assert set(waiting) == by_state.get("ready", set()), "ready does not hold the ready tasks"
+        self.capacity.check_invariants()
         wanting = {id for waiting in self.wanting.values() for id in waiting}
         assert wanting == by_state.get("needs_code", set()), "wanting does not hold the tasks without code"
         assert not self.wanting.keys() & self.codes, "code is known and waited for"
-        assert all(task.invocation.code in self.codes for task in self.ready.values()), "ready without its code"
+        assert all(task.invocation.code in self.codes for task in self.ready), "ready without its code"
         assert all(self.wanting.values()), "code that nobody waits for"
         held = [id for manager in self.managers.values() for id in manager.tasks]
         assert len(held) == len(set(held)), "a task is at two managers"
@@ -161,7 +180,8 @@ class Book:
         assert self.early_bytes == sum(len(o.payload) for _, o in self.early.values()), "early bytes are miscounted"
         assert not (self.claims.keys() | self.early.keys()) & self.tasks.keys(), "read, and waited for still"
         assert all(manager in self.managers for manager, _ in self.claims.values()), "claimed by who is gone"
-        assert self.tell.keys() <= by_state.get("done", set()), "somebody is to be told of what is not done"
+        told = {id for id, task in self.tasks.items() if task.told}
+        assert told <= by_state.get("done", set()), "somebody is to be told of what is not done"
         counts: dict[tuple[int, int], int] = {}
         for task in self.tasks.values():
             for position in task.positions:

@@ -1,12 +1,14 @@
 """The dispatcher of one site, as a process: Kafka on one side, managers on the other, the state machine between.
 
-    hear     managers' messages and broken connections      ┐
-    take     records, code, cancels, what Kafka has stored   ├─▶ state.handle ─▶ instructions ─▶ carried out at once
-    tick     what was waiting for time to pass              ┘
+    heard    managers' messages and broken connections      ┐
+    taken    records, code, cancels, what Kafka has stored   ├─▶ state.handle ─▶ instructions ─▶ carried out
+    due      what was waiting for time to pass              ┘
     announce what the site has, to upon.sites
 
-One loop, woken by what happens and by the next deadline; idle, it wakes for heartbeats alone. All decisions are
-in `state`; nothing here decides more than when to say what is said anyway.
+One loop of turns, woken by what happens and by the next deadline; idle, it wakes for heartbeats alone. A turn takes
+in all that has arrived, and listens for a few milliseconds at most: whatever the load, what is stored, to be committed
+or due has its turn as well. All decisions are in `state`; nothing here decides more than when to say what is said
+anyway.
 
 Guarantees: see `state`. While Kafka is away, what is to be written waits. If a reader or writer fails, the part ends
 with an error (never silently) and its successor goes on from Kafka. A clean stop (SIGTERM) stores the results it has,
@@ -19,7 +21,9 @@ import asyncio
 import signal
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
+from itertools import chain
 from typing import Any
 
 from upon.config import Settings
@@ -187,9 +191,7 @@ class Dispatcher:
 
     async def _loop(self, part: Part) -> None:
         while not part.stopping.is_set():
-            self._hear()
-            self._take()
-            self._tick()
+            self._turn(chain(self._heard(), self._taken_in(), self._due()))
             self._announcer.announce()
             await self._sleep()
             if self._failed is not None:
@@ -197,11 +199,18 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------------- the steps of the loop
 
-    def _hear(self) -> None:
+    def _turn(self, inputs: Iterable[Input]) -> None:
+        """One turn of the state machine, and what it says is to be done."""
+        inputs = list(inputs)
+        if inputs:
+            for instruction in self._state.handle(inputs, Now(time.monotonic(), time.time_ns())):
+                self._carry_out(instruction)
+
+    def _heard(self) -> Iterator[Input]:
         """What managers say."""
         for said in self.router.receive():
             if isinstance(said, Gone):
-                self._do(ManagerGone(said.manager, "its connection broke"))
+                yield ManagerGone(said.manager, "its connection broke")
                 continue
             manager, frames = said
             try:
@@ -210,18 +219,18 @@ class Dispatcher:
                 log.warning(f"manager {manager} was rejected: {error}", action="reject", manager=manager)
                 self.router.send(manager, protocol.pack(protocol.Reject(str(error))))
                 continue
-            self._do(Heard(manager, message))
+            yield Heard(manager, message)
 
-    def _take(self) -> None:
+    def _taken_in(self) -> Iterator[Input]:
         """What came from Kafka."""
         for _ in range(len(self._inbox)):
-            self._do(self._inbox.popleft())
+            yield self._inbox.popleft()
         self._taken.set()
 
-    def _tick(self) -> None:
+    def _due(self) -> Iterator[Input]:
         deadline = self._state.deadline()
         if deadline is not None and deadline <= time.monotonic():
-            self._do(Tick())
+            yield Tick()
 
     async def _sleep(self) -> None:
         """Until something happens, or the next deadline."""
@@ -235,11 +244,6 @@ class Dispatcher:
         await self._wake.wait()
         self._wake.clear()
         alarm.cancel()
-
-    def _do(self, event: Input) -> None:
-        """One step of the state machine, and what it says is to be done."""
-        for instruction in self._state.handle(event, Now(time.monotonic(), time.time_ns())):
-            self._carry_out(instruction)
 
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
@@ -346,11 +350,11 @@ class Dispatcher:
     async def _stop(self, reading: asyncio.Task[None]) -> None:
         """A clean end: store what there is, commit, say that the site is down."""
         reading.cancel()
-        self._hear()
+        self._turn(self._heard())
         try:
             async with asyncio.timeout(STOP_PATIENCE):
                 await self._publisher.drained(STOP_PATIENCE)
-                self._take()
+                self._turn(self._taken_in())
                 await self._commits.flush()
                 await self._announcer.down()
         except TimeoutError:

@@ -6,17 +6,17 @@ A UUID is kept as its 128-bit number (about 90 bytes an id, all in all).
 
 from __future__ import annotations
 
-from uuid import UUID
-
 DONE_LIMIT = 1_000_000
 """Ids remembered, at most: about 90 MB."""
 
 
 def _key(id: str) -> int | str:
-    try:
-        return UUID(id).int
-    except ValueError:
-        return id
+    if len(id) == 36:
+        try:
+            return int(id.replace("-", ""), 16)
+        except ValueError:
+            pass
+    return id
 
 
 class DoneIds:

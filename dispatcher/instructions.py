@@ -5,10 +5,12 @@ Inputs say what happened; instructions say what is to be done, and are carried o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from upon.dispatcher import protocol
+from upon.dispatcher.protocol import Attempt
 from upon.messages import DeadLetter, InvocationBatch, Result, Started
 
 
@@ -22,8 +24,7 @@ class Now(NamedTuple):
 # ---------------------------------------------------------------------------------------------------- inputs
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRead:
+class RecordRead(Struct, frozen=True):
     """A record of the invocations topic."""
 
     partition: int
@@ -31,8 +32,7 @@ class RecordRead:
     batch: InvocationBatch
 
 
-@dataclass(frozen=True, slots=True)
-class BadRecordRead:
+class BadRecordRead(Struct, frozen=True):
     """A record of the invocations topic that is none; `letter` holds it with the reason."""
 
     partition: int
@@ -40,61 +40,53 @@ class BadRecordRead:
     letter: DeadLetter
 
 
-@dataclass(frozen=True, slots=True)
-class CodeKnown:
+class CodeKnown(Struct, frozen=True):
     """The registry has this function's code."""
 
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class CodeGone:
+class CodeGone(Struct, frozen=True):
     """The registry has this function's code no more: it was not used for long, and no version has it."""
 
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """A manager's message."""
 
     manager: str
     message: protocol.FromManager
 
 
-@dataclass(frozen=True, slots=True)
-class ManagerGone:
+class ManagerGone(Struct, frozen=True):
     """A manager's connection broke, or it cannot be reached."""
 
     manager: str
     story: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelAsked:
+class CancelAsked(Struct, frozen=True):
     """Somebody wants these invocations stopped; those that have begun only if `running`."""
 
     ids: tuple[str, ...]
     running: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ResultsStored:
+class ResultsStored(Struct, frozen=True):
     """The results of these ids are in Kafka."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LetterStored:
+class LetterStored(Struct, frozen=True):
     """The dead letter of this record is in Kafka."""
 
     partition: int
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed: `State.deadline` is reached."""
 
 
@@ -115,39 +107,34 @@ Input = (
 # ---------------------------------------------------------------------------------------------- instructions
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Say this to a manager."""
 
     manager: str
     message: protocol.FromDispatcher
 
 
-@dataclass(frozen=True, slots=True)
-class SendCode:
+class SendCode(Struct, frozen=True):
     """Send a function's code to a manager, as soon as it is at hand."""
 
     manager: str
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class PublishResult:
+class PublishResult(Struct, frozen=True):
     """Write a result; answer with `ResultsStored` when Kafka has it."""
 
     result: Result
 
 
-@dataclass(frozen=True, slots=True)
-class PublishStarted:
+class PublishStarted(Struct, frozen=True):
     """Write that an invocation has begun; nobody waits for it."""
 
     group: str
     started: Started
 
 
-@dataclass(frozen=True, slots=True)
-class PublishLetter:
+class PublishLetter(Struct, frozen=True):
     """Write a dead letter; answer with `LetterStored` when Kafka has it."""
 
     letter: DeadLetter
@@ -155,25 +142,21 @@ class PublishLetter:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """Commit these offsets: the next to read, by partition."""
 
     offsets: dict[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """Read no more invocations for now: the backlog is full."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Struct, frozen=True):
     """Read invocations again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Struct, frozen=True):
     """Log a line for people, at level info or warning."""
 
     level: str
@@ -186,14 +169,15 @@ Instruction = Send | SendCode | PublishResult | PublishStarted | PublishLetter |
 
 
 class Step:
-    """One step of the machine while it is taken: the time, and the instructions so far."""
+    """One turn of the machine while it is taken: the time, and the instructions so far."""
 
     def __init__(self) -> None:
         self.now = Now(0.0, 0)
         self.instructions: list[Instruction] = []
+        self._stored: dict[str, list[Attempt]] = {}
 
     def begin(self, now: Now) -> None:
-        """Begin a step; what the last one said is the caller's."""
+        """Begin a turn; what the last one said is the caller's."""
         self.now, self.instructions = now, []
 
     def add(self, instruction: Instruction) -> None:
@@ -201,6 +185,16 @@ class Step:
 
     def send(self, manager: str, message: protocol.FromDispatcher) -> None:
         self.instructions.append(Send(manager, message))
+
+    def stored(self, manager: str, attempt: Attempt) -> None:
+        """Say to a manager, together with others of this turn, that it may forget an outcome."""
+        self._stored.setdefault(manager, []).append(attempt)
+
+    def say_stored(self) -> None:
+        """Say so now: before what was settled is given out again."""
+        for manager, attempts in self._stored.items():
+            self.send(manager, protocol.Stored(tuple(attempts)))
+        self._stored.clear()
 
     def tell(self, level: str, sentence: str, action: str, **ids: str) -> None:
         self.instructions.append(Tell(level, sentence, action, ids))

@@ -22,7 +22,7 @@ The conversation:
     Results, Started, Lost ──────────────────▶
           ◀───────────────────────────── Stored
     Heartbeat each BEAT s ───────────────────▶ silent for LOST_AFTER s, or its connection breaks: lost
-          ◀─────────────── Beat each BEAT s    known=False (the dispatcher is new, or had given the manager up):
+          ◀──────── Beat, to each Heartbeat    known=False (the dispatcher is new, or had given the manager up):
     Ready ───────────────────────────────────▶ … the manager sends Ready again, then what was not Stored
 
 Guarantees: an attempt is named by (id, attempt) everywhere, so a late word of an earlier attempt is told apart.
@@ -48,7 +48,7 @@ from upon.messages import Failure, FunctionCode, ItemFailure, Status
 VERSION = 1
 """Raised when an older peer would misunderstand; the dispatcher rejects any other version with the reason."""
 BEAT = 1.0
-"""Seconds between two heartbeats, in both directions."""
+"""Seconds between two heartbeats of a manager; each is answered."""
 LOST_AFTER = 3.0
 """Seconds of silence after which a peer counts as gone."""
 STARTED_AFTER = 0.05

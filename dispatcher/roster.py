@@ -11,8 +11,8 @@ from __future__ import annotations
 from upon.dispatcher import protocol
 from upon.dispatcher.attempts import Attempts
 from upon.dispatcher.book import Book
+from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import SendCode, Step
-from upon.dispatcher.placement import Manager
 from upon.dispatcher.protocol import Attempt
 
 
@@ -26,23 +26,25 @@ class Roster:
     def __init__(self, book: Book, step: Step, attempts: Attempts, session: str) -> None:
         self.book, self.step, self.attempts, self.session = book, step, attempts, session
         self.changes = 0
-        self.next_beat = 0.0
+        self._look = float("inf")  # when the first may have been silent for too long
 
     def tick(self) -> None:
-        """Give up who is silent; say to the others that the dispatcher is there."""
+        """Give up who is silent."""
         mono, managers = self.step.now.mono, self.book.managers
+        if mono < self._look:
+            return
         for manager in [m for m in managers.values() if mono - m.heard >= protocol.LOST_AFTER]:
             self.gone(manager.id, f"has been silent for {mono - manager.heard:.1f} s")
-        if managers and mono >= self.next_beat:
-            self.next_beat = mono + protocol.BEAT
-            for id in managers:
-                self.step.send(id, protocol.Beat(True, self.session))
+        self._look = min((m.heard for m in managers.values()), default=float("inf")) + protocol.LOST_AFTER
 
     def deadline(self) -> float | None:
         """Return when (monotonic s) `tick` is due; None: nobody is there."""
-        if not self.book.managers:
-            return None
-        return min(self.next_beat, min(m.heard for m in self.book.managers.values()) + protocol.LOST_AFTER)
+        return self._look if self.book.managers else None
+
+    def beat(self, manager: Manager, heartbeat: protocol.Heartbeat) -> None:
+        """A sign of life, answered by one: it is known, and the dispatcher is there."""
+        manager.busy, manager.workers = heartbeat.busy, heartbeat.workers
+        self.step.send(manager.id, protocol.Beat(True, self.session))
 
     def ready(self, id: str, ready: protocol.Ready) -> None:
         if ready.slots < 1:
@@ -53,12 +55,14 @@ class Roster:
         if manager is None:
             self.step.tell("info", f"manager {id} is ready with {ready.slots} slots", "manager_ready", manager=id)
             manager = Manager(
-                id, ready.host, ready.pid, ready.workers, ready.slots, ready.python, set(ready.warm), self.step.now.mono
+                id, ready.host, ready.pid, ready.workers, ready.slots, ready.python, set(), self.step.now.mono
             )
-            book.managers[id] = manager
+            book.capacity.add(manager)
             self.changes += 1
-        manager.heard, manager.workers, manager.slots = self.step.now.mono, ready.workers, ready.slots
-        manager.warm = set(ready.warm)
+            self._look = min(self._look, manager.heard + protocol.LOST_AFTER)
+        manager.heard, manager.workers = self.step.now.mono, ready.workers
+        book.capacity.resize(manager, ready.slots)
+        book.capacity.reheat(manager, ready.warm)
         self.step.send(id, protocol.Beat(True, self.session))
         settled: list[Attempt] = []
         stale: list[Attempt] = []
@@ -91,7 +95,7 @@ class Roster:
         self.changes += 1
         for task in reversed(list(manager.tasks.values())):
             self.attempts.lose(task, f"manager {story}", began=task.state == "running", blame=not clean)
-        del book.managers[id]
+        book.capacity.remove(manager)
         book.claims = {task: claim for task, claim in book.claims.items() if claim[0] != id}
 
     def need(self, manager: Manager, codes: tuple[str, ...]) -> None:
@@ -99,7 +103,7 @@ class Roster:
             if code in self.book.codes:
                 self.step.add(SendCode(manager.id, code))
             else:
-                manager.warm.discard(code)
+                self.book.capacity.cool(manager, code)
                 self._take_back(manager, code)
 
     def _take_back(self, manager: Manager, code: str) -> None:

@@ -42,8 +42,8 @@ HANDSHAKE = 3.0
 """Seconds that a connection has to show its key; who connects and says nothing holds a descriptor so long."""
 KEYS_AFTER = 0.5
 """Seconds between two readings of the folder of keys, for a key that is not among them."""
-BURST = 1000
-"""Messages read before the loop does its other work."""
+LISTEN = 0.005
+"""Seconds of reading before the loop does its other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +138,13 @@ class Router:
         self._admit()
 
     def receive(self) -> Iterator[Message | Gone]:
-        """Yield what has happened, at most `BURST` messages; `pending` tells whether there is more.
+        """Yield what has happened, for `LISTEN` s at most; `pending` tells whether there is more.
 
         The last words of a connection that broke come before the news that it did.
         """
         broken = list(self._broken())
-        for _ in range(BURST):
+        until = time.monotonic() + LISTEN
+        while True:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -153,6 +154,8 @@ class Router:
             if self._by_fd.get(descriptor) != manager:
                 yield from self._arrived(manager, descriptor)
             yield manager, [frame.bytes for frame in frames[1:]]
+            if time.monotonic() > until:
+                break
         yield from broken
 
     def _arrived(self, manager: str, descriptor: int) -> Iterator[Gone]:

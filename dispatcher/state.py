@@ -1,4 +1,4 @@
-"""What a dispatcher decides: a pure state machine, `handle(input, now) → [instruction]`.
+"""What a dispatcher decides: a pure state machine, `handle(inputs, now) → instructions`: one turn.
 
     record read ─▶ known? claimed by a manager? cancelled? code there? ─▶ ready ─▶ placement ─▶ Send(Tasks)
     outcome     ─▶ of the current attempt? final, or to be retried?    ─▶ PublishResult
@@ -17,7 +17,7 @@ The life of a task is the table in `tasks`; the tables it is kept in are `book`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from upon.dispatcher import protocol
 from upon.dispatcher.attempts import Attempts
@@ -43,10 +43,10 @@ from upon.dispatcher.instructions import (
     Step,
     Tick,
 )
-from upon.dispatcher.placement import Placement, Spread
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.roster import Roster
 from upon.dispatcher.tasks import HELD, Task, new_task
+from upon.dispatcher.waiting import Depths
 
 CANCEL_MEMORY = 3600.0
 """Seconds a cancel waits for its invocation: it may be read first."""
@@ -63,7 +63,7 @@ class State:
 
     Args:
         done: ids whose results are in Kafka already.
-        placement: who gets what; default `Spread`.
+        depths: how many tasks of a function a manager may hold.
         session: named in every Beat; new at each start.
         hold_until: monotonic s before which nothing is placed, so that managers can claim what they hold.
         timeout: s that a task may run which names no timeout itself; 0 = without end.
@@ -75,7 +75,7 @@ class State:
         self,
         *,
         done: DoneIds | None = None,
-        placement: Placement | None = None,
+        depths: Depths | None = None,
         session: str = "",
         hold_until: float = 0.0,
         timeout: float = 0.0,
@@ -83,17 +83,26 @@ class State:
         max_bytes: int = MAX_BYTES,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self.book, self.step = Book(done), Step()
-        self.attempts = Attempts(
-            self.book, self.step, placement or Spread(), hold_until=hold_until, timeout=timeout, random=random
-        )
+        self.book, self.step = Book(done, depths), Step()
+        self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random)
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
         self._max_tasks, self._max_bytes = max_tasks, max_bytes
 
-    def handle(self, event: Input, now: Now) -> list[Instruction]:
-        """Take in what happened; return what is to be done, in order."""
+    def handle(self, inputs: Iterable[Input], now: Now) -> list[Instruction]:
+        """Take in what has happened since the last turn, in order; return what is to be done, in order."""
         self.step.begin(now)
+        for event in inputs:
+            self._take(event)
+        self.step.say_stored()
+        self.attempts.learn()
+        self.attempts.place()
+        self._bound()
+        if moved := self.book.offsets.advanced():
+            self.step.add(Commit(moved))
+        return self.step.instructions
+
+    def _take(self, event: Input) -> None:
         match event:
             case Heard():
                 self._heard(event.manager, event.message)
@@ -118,11 +127,6 @@ class State:
                 self.book.offsets.close(event.partition, event.offset)
             case Tick():
                 self._tick()
-        self.attempts.place()
-        self._bound()
-        if moved := self.book.offsets.advanced():
-            self.step.add(Commit(moved))
-        return self.step.instructions
 
     @property
     def draining(self) -> bool:
@@ -170,6 +174,9 @@ class State:
     def _admit(self, task: Task) -> None:
         """Send a new task on its way."""
         book = self.book
+        if not (book.claims or book.early or book.cancels):
+            self.attempts.queue(task)
+            return
         claim, early = book.claims.pop(task.id, None), book.take_early(task.id)
         cancelled = book.cancels.pop(task.id, None)
         if early is not None:
@@ -193,9 +200,8 @@ class State:
     def _code_gone(self, code: str) -> None:
         """What is not placed waits for it to be registered again; a manager that lacks it says so."""
         self.book.codes.discard(code)
-        for manager in self.book.managers.values():
-            manager.warm.discard(code)
-        for task in [task for task in self.book.ready.values() if task.invocation.code == code]:
+        self.book.capacity.forget(code)
+        for task in self.book.ready.of(code):
             self.attempts.queue(task)
 
     def _cancel(self, id: str, running: bool) -> None:
@@ -218,17 +224,16 @@ class State:
             self.attempts.finish_cancelled(task, "while it was queued")
 
     def _stored(self, ids: tuple[str, ...]) -> None:
-        told: dict[str, list[Attempt]] = {}
         for id in ids:
             task = self.book.tasks.get(id)
             if task is None or task.state != "done":
                 continue
             self.book.move(task, "stored")
-            for manager, attempt in self.book.tell.pop(id, ()):
-                told.setdefault(manager, []).append(attempt)
-        for manager, attempts in told.items():
-            if manager in self.book.managers:
-                self.step.send(manager, protocol.Stored(tuple(attempts)))
+            if task.manager in self.book.managers:
+                self.step.stored(task.manager, Attempt(id, task.attempt))
+            for manager, attempt in task.told:
+                if manager in self.book.managers:
+                    self.step.stored(manager, Attempt(id, attempt))
 
     def _heard(self, id: str, message: protocol.FromManager) -> None:
         manager = self.book.managers.get(id)
@@ -252,7 +257,7 @@ class State:
                 for begun in message.begun:
                     self.attempts.started(id, begun)
             case protocol.Heartbeat():
-                manager.busy, manager.workers = message.busy, message.workers
+                self.roster.beat(manager, message)
             case protocol.Lost():
                 for death in message.deaths:
                     self.attempts.death(id, death)

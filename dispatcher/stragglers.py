@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from upon.dispatcher.placement import Manager
+from upon.dispatcher.capacity import Manager
 from upon.dispatcher.tasks import Task
 from upon.messages import Straggler
 
@@ -36,8 +36,8 @@ class UsualTimes:
     def __init__(self) -> None:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def observe(self, code: str, seconds: float, items: int = 0) -> None:
-        """Take in how long a call took, or a chunk of so many."""
+    def observe(self, code: str, seconds: Iterable[float]) -> None:
+        """Take in how long calls took."""
         times = self._times.get(code)
         if times is None:
             times = self._times[code] = deque(maxlen=KEPT)
@@ -45,7 +45,7 @@ class UsualTimes:
                 self._times.popitem(last=False)
         else:
             self._times.move_to_end(code)
-        times.append(seconds / max(1, items))
+        times.extend(seconds)
 
     def usual(self, code: str, items: int = 0) -> float | None:
         """Return the s that nine of ten calls (of a chunk of so many) take at most; None: not enough is known."""

@@ -21,12 +21,14 @@ Attempts are numbered from 1 and rise with each assignment. `starts` counts thos
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from upon import errors
+from upon.dispatcher.protocol import Outcome
 from upon.events import rfc3339
-from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Status, Timings
+from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Timings
 
 TaskState = Literal["arrived", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
 
@@ -47,15 +49,16 @@ MAX_UNSTARTED_LOSSES = 10
 
 
 class IllegalTransition(RuntimeError):
-    """A task was to go where the table does not lead: a bug in the dispatcher, told with the task's way so far."""
+    """A task was to go where the table does not lead: a bug in the dispatcher, told with the task's story."""
 
 
-@dataclass(slots=True, eq=False)
-class Task:
+class Task(Struct, eq=False):
     """One invocation and where it stands. Times: ns since the epoch."""
 
+    id: str
     invocation: Invocation
-    group: str
+    group: str  # who waits for the result
+    account: str  # whose share of the site it takes: see `account_of`
     submitted: int
     received: int
     positions: list[tuple[int, int]]  # (partition, offset) of every record that asked for it
@@ -72,12 +75,10 @@ class Task:
     spared: bool = False  # cancelled, but not if it turns out to have begun
     due: float = 0.0  # monotonic s: when waiting for code or for the backoff ends
     size: int = 0  # bytes held for it: payload, later its result's
-    story: list[str] = field(default_factory=list)  # one line per attempt that was lost
-    way: list[TaskState] = field(default_factory=list)  # states it has left
-
-    @property
-    def id(self) -> str:
-        return self.invocation.id
+    order: int = 0  # among those that wait (`waiting`)
+    charged: float = 0.0  # s that its account was charged for the attempt under way
+    story: list[str] = []  # one line per attempt that was lost
+    told: list[tuple[str, int]] = []  # others (manager, attempt) with an outcome of it
 
     def go(self, to: TaskState) -> None:
         """Move on.
@@ -87,16 +88,31 @@ class Task:
         """
         if to not in TRANSITIONS[self.state]:
             raise IllegalTransition(
-                f"task {self.id} cannot go from {self.state} to {to} (way: {' → '.join(self.way)}; "
+                f"task {self.id} cannot go from {self.state} to {to} ("
                 f"attempt {self.attempt} at {self.manager or 'no manager'}; {'; '.join(self.story) or 'no losses'})"
             )
-        self.way.append(self.state)
         self.state = to
 
 
 def new_task(invocation: Invocation, batch: InvocationBatch, position: tuple[int, int], received: int) -> Task:
     """Return the task of an invocation that was read at `position`, at the time `received`."""
-    return Task(invocation, batch.group, batch.submitted, received, [position], size=len(invocation.payload), attempt=0)
+    return Task(
+        invocation.id,
+        invocation,
+        batch.group,
+        batch.group or account_of(batch, invocation),
+        batch.submitted,
+        received,
+        [position],
+        size=len(invocation.payload),
+    )
+
+
+def account_of(batch: InvocationBatch, invocation: Invocation) -> str:
+    """Return whose share of the site an invocation takes: a group's, that of the rule that fired, else the caller's."""
+    if batch.group:
+        return batch.group
+    return f"rule {invocation.cause.rule}" if invocation.cause is not None else batch.principal
 
 
 def retry_delay(retry: Retry, starts: int, kinds: tuple[str, ...], random: float) -> float | None:
@@ -139,39 +155,32 @@ def instant(ns: int) -> str:
     return rfc3339(ns, "milliseconds")
 
 
-def result_of(
-    task: Task,
-    status: Status,
-    returned: int,
-    *,
-    failure: Failure | None = None,
-    payload: bytes = b"",
-    finished: int = 0,
-    **more: object,
-) -> Result:
-    """Return the record that tells a task's outcome; `more` are further fields of `Result`."""
+def result_of(task: Task, outcome: Outcome, returned: int) -> Result:
+    """Return the record that tells a task's outcome, which came back at `returned`."""
     invocation = task.invocation
     timings = Timings(
         submitted=task.submitted,
         received=task.received,
         dispatched=task.dispatched,
         started=task.started,
-        finished=finished,
+        finished=outcome.finished,
         returned=returned,
     )
     return Result(
         id=invocation.id,
-        status=status,
+        status=outcome.status,
         code=invocation.code,
         function=invocation.function,
         version=invocation.version,
-        payload=payload,
+        payload=outcome.payload,
         items=invocation.items,
-        failure=failure,
+        failure=outcome.failure,
+        bad_items=outcome.bad_items,
+        preview=outcome.preview,
+        stdout=outcome.stdout,
         attempts=task.starts,
         worker=f"{task.manager}/{task.pid}" if task.manager and task.pid else task.manager,
         group=task.group,
         timings=timings,
         cause=invocation.cause,
-        **more,  # type: ignore[arg-type]
     )

@@ -2,8 +2,9 @@
 
 Managers are simulated as the protocol says they behave: they hold what they were given until it ends, keep outcomes
 until these are Stored, forget nothing when their connection breaks, and die with all they hold. Kafka stores
-published results in any order. A dispatcher may be killed at any time and be followed by one that knows only what
-is in Kafka; it then reads on from the committed offsets.
+published results in any order. What happens is taken in in turns of one input or of several. A dispatcher may be
+killed at any time and be followed by one that knows only what is in Kafka; it then reads on from the committed
+offsets.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Peer:
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)  # not Stored yet
     begun: set[tuple[str, int]] = field(default_factory=set)  # attempts said to run
     codes: set[str] = field(default_factory=set)
+    lacks: set[str] = field(default_factory=set)  # codes it has said that it needs
 
 
 class Histories(RuleBasedStateMachine):
@@ -77,6 +79,9 @@ class Histories(RuleBasedStateMachine):
         self.peers: dict[str, Peer] = {}
         self.count = 0
         self.paused = False
+        self.inbox: list[Input] = []
+        self.at_once = 1  # inputs of a turn
+        self.in_turn = False
         self.start()
 
     def start(self) -> None:
@@ -87,23 +92,48 @@ class Histories(RuleBasedStateMachine):
         self.state = State(done=done, session=f"s{self.mono}", max_tasks=12, random=lambda: 1.0)
         self.published, self.unstored, self.paused = {}, [], False
         self.read = list(self.committed)
+        self.inbox = []
+        self.told: set[str] = set()  # codes that the dispatcher knows of
         for code in self.codes:
             self.do(CodeKnown(code))
 
     # ------------------------------------------------------------------------------------------ the shell
 
     def do(self, event: Input) -> None:
+        self.inbox.append(event)
+        if not self.in_turn and len(self.inbox) >= self.at_once:
+            self.flush()
+
+    def flush(self) -> None:
+        while self.inbox:
+            inputs, self.inbox = self.inbox, []
+            self.in_turn = True
+            self.turn(inputs)
+            self.in_turn = False
+
+    def turn(self, inputs: list[Input]) -> None:
+        self.told |= {event.hash for event in inputs if isinstance(event, CodeKnown)}
         starts = {id: task.starts for id, task in self.state.book.tasks.items()}
-        waiting = list(self.state.book.ready)
-        for said in self.state.handle(event, Now(self.mono, int(self.mono * 1e9) + self.skew)):
+        waiting = self.order()
+        for said in self.state.handle(inputs, Now(self.mono, int(self.mono * 1e9) + self.skew)):
             self.carry_out(said)
+        for event in inputs:
+            match event:
+                case CodeKnown(hash=code):
+                    self.told.add(code)
+                case CodeGone(hash=code):
+                    self.told.discard(code)
         self.state.check_invariants()
-        ready = self.state.book.ready
+        ready = {task.id: task for task in self.state.book.ready}
         retries = [id for id, task in ready.items() if task.starts > starts.get(id, 0)]
         if retries:  # a retry overtakes nobody
-            order = list(ready)
+            order = self.order()
             behind = [id for id in waiting if id in ready and order.index(id) > min(map(order.index, retries))]
             assert not behind, f"{retries} went in front of {behind}"
+
+    def order(self) -> list[str]:
+        """What waits, in its order (all is of one group)."""
+        return [task.id for task in sorted(self.state.book.ready, key=lambda task: task.order)]
 
     def carry_out(self, said: Any) -> None:
         match said:
@@ -121,9 +151,11 @@ class Histories(RuleBasedStateMachine):
                             assert invocation.id in self.kafka, f"{invocation.id} is committed and has no result"
                     self.committed[partition] = offset
             case SendCode(manager, code):
-                assert code in self.codes
-                self.peers[manager].codes.add(code)
-            case Send(manager, message):
+                assert code in self.told
+                if manager in self.peers and self.peers[manager].connected:
+                    self.peers[manager].codes.add(code)
+                    self.peers[manager].lacks.discard(code)
+            case Send(manager, message) if manager in self.peers:
                 self.to_peer(self.peers[manager], message)
             case Pause():
                 self.paused = True
@@ -137,7 +169,7 @@ class Histories(RuleBasedStateMachine):
             case protocol.Tasks():
                 for task in message.assignments:
                     key = (task.id, task.attempt)
-                    assert task.code in peer.codes, "a task came before its code"
+                    assert task.code in peer.codes | peer.lacks, "a task came before its code"
                     assert key not in peer.holds, f"{key} was given twice"
                     assert task.id not in self.kafka, f"{task.id} is done and was given to {peer.id}"
                     peer.holds[key] = task.code
@@ -152,6 +184,8 @@ class Histories(RuleBasedStateMachine):
                     peer.outcomes.pop((attempt.id, attempt.attempt), None)
             case protocol.Beat(known=known):
                 peer.known = known
+                if not known:
+                    self.say_ready(peer)
 
     # -------------------------------------------------------------------------------------------- arrivals
 
@@ -190,7 +224,14 @@ class Histories(RuleBasedStateMachine):
         peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
         if peer.connected:
             peer.codes.discard(code)
+            peer.lacks.add(code)
             self.say(peer, protocol.Need((code,)))
+
+    @rule(count=st.sampled_from([1, 1, 3, 8]))
+    def turns(self, count: int) -> None:
+        """From now on so many inputs are taken in together."""
+        self.at_once = count
+        self.do(Tick())
 
     @rule(number=st.integers(0, 30), running=st.booleans())
     def cancel(self, number: int, running: bool) -> None:
@@ -266,8 +307,6 @@ class Histories(RuleBasedStateMachine):
     def beat(self, peer: Peer) -> None:
         self.do(ManagerGone(peer.id, "its connection broke"))  # as the router sees a new descriptor
         self.say(peer, protocol.Heartbeat(len(peer.holds)))
-        if not peer.known:
-            self.say_ready(peer)
 
     def pick(self, data: st.DataObject) -> tuple[Peer, tuple[str, int]] | None:
         choices = [(peer, key) for peer in self.peers.values() for key in peer.holds]
@@ -327,6 +366,8 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end, with code, time and one good manager, everything has its result and is committed."""
+        self.at_once = 1
+        self.flush()
         for code in CODES:
             self.code(code)
         for peer in list(self.peers.values()):

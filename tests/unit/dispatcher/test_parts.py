@@ -103,7 +103,9 @@ def test_a_factor_beyond_floats_waits_the_longest() -> None:
 def test_an_illegal_transition_tells_the_story() -> None:
     task = new_task(invocation("a"), InvocationBatch(site="s", invocations=()), (0, 0), 0)
     task.go("ready")
-    with pytest.raises(IllegalTransition, match=r"task a cannot go from ready to running \(way: arrived;"):
+    with pytest.raises(
+        IllegalTransition, match=r"task a cannot go from ready to running \(attempt 0 at no manager; no losses"
+    ):
         task.go("running")
 
 

@@ -24,9 +24,9 @@ from upon.dispatcher.instructions import (
     Resume,
     SendCode,
 )
-from upon.dispatcher.placement import Spread
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.tasks import MAX_UNSTARTED_LOSSES
+from upon.dispatcher.waiting import Depths
 from upon.messages import DeadLetter, Invocation, Retry
 
 
@@ -192,14 +192,19 @@ class TestLosses:
             m.do(ready(f"m{number}"), ManagerGone(f"m{number}", "broke"))
         assert m.result("a").failure.type == "WorkerLost"  # type: ignore[union-attr]
 
-    def test_silence_is_loss_and_beats_are_sent(self) -> None:
+    def test_silence_is_loss(self) -> None:
         m = Machine()
         m.do(record(0, "a"), ready("m1"))
         m.wait(protocol.BEAT)
-        assert m.sent(protocol.Beat) == [protocol.Beat(True, "t")]
         m.do(ready("m2"))
         m.wait(protocol.LOST_AFTER - protocol.BEAT)
         assert m.assigned("m2") == [("a", 2)]
+
+    def test_a_heartbeat_is_answered(self) -> None:
+        m = Machine()
+        m.do(ready("m1"))
+        m.do(Heard("m1", protocol.Heartbeat(0)))
+        assert m.sent(protocol.Beat) == [protocol.Beat(True, "t")]
 
     def test_a_heartbeat_keeps_a_manager(self) -> None:
         m = Machine()
@@ -492,7 +497,7 @@ class TestRetriesTakeTurns:
         return invocation(id, retry=Retry(attempts=400, on=("ValueError", "WorkerLost"), jitter=False, **more))
 
     def test_a_failure_does_not_keep_the_slot(self) -> None:
-        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m = Machine(depths=Depths(prefetch=0, horizon=0))
         m.do(ready(), record(0, self.failing("bad")), record(1, "good"))
         m.do(ended("bad", 1, "failed", failure=VALUE_ERROR))
         assert m.assigned() == [("good", 1)]
@@ -500,13 +505,13 @@ class TestRetriesTakeTurns:
         assert m.assigned() == [("bad", 2)]
 
     def test_nor_does_one_whose_worker_died(self) -> None:
-        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m = Machine(depths=Depths(prefetch=0, horizon=0))
         m.do(ready(), record(0, self.failing("bad")), record(1, "good"))
         m.do(died("bad"))
         assert m.assigned() == [("good", 1)]
 
     def test_nor_does_one_whose_wait_is_over(self) -> None:
-        m = Machine(placement=Spread(prefetch=0, horizon=0))
+        m = Machine(depths=Depths(prefetch=0, horizon=0))
         m.do(ready(), record(0, self.failing("bad", initial=1.0)), record(1, "busy"), record(2, "good"))
         m.do(ended("bad", 1, "failed", failure=VALUE_ERROR))
         m.wait(2.0)
@@ -514,10 +519,10 @@ class TestRetriesTakeTurns:
         assert m.assigned() == [("good", 1)]
 
     def test_what_had_not_begun_keeps_its_place_when_its_manager_dies(self) -> None:
-        m = Machine(placement=Spread(prefetch=1, horizon=0))
+        m = Machine(depths=Depths(prefetch=1, horizon=0))
         m.do(ready(), record(0, "a", "b", "c"))
         m.do(Heard("m1", protocol.Started((protocol.Begun("a", 1, 5, 7),))), ManagerGone("m1", "is dead"))
-        assert list(m.state.book.ready) == ["b", "c", "a"]
+        assert [task.id for task in sorted(m.state.book.ready, key=lambda task: task.order)] == ["b", "c", "a"]
 
 
 def test_a_site_has_a_timeout_for_tasks_that_name_none() -> None:

@@ -6,8 +6,8 @@ from tests.unit.dispatcher.world import Machine, ended, ready, record
 from upon.dispatcher import protocol
 from upon.dispatcher.announcer import MAX_MANAGERS, bounded
 from upon.dispatcher.instructions import Heard
-from upon.dispatcher.placement import Spread
 from upon.dispatcher.stragglers import ENOUGH, FUNCTIONS, LEAST, NAMED, UsualTimes, stragglers
+from upon.dispatcher.waiting import Depths
 from upon.messages import ManagerStatus, Straggler
 
 SECOND = 1_000_000_000
@@ -35,7 +35,7 @@ def alive(m: Machine, seconds: float) -> None:
 
 
 def machine(slots: int = 1) -> Machine:
-    m = Machine(placement=Spread(prefetch=0, horizon=0))
+    m = Machine(depths=Depths(prefetch=0, horizon=0))
     m.do(ready(slots=slots))
     return m
 
@@ -86,21 +86,20 @@ def test_how_long_it_ran_does_not_depend_on_the_wall_clock() -> None:
 def test_one_call_that_took_for_ever_is_not_what_is_usual() -> None:
     usual = UsualTimes()
     for n in range(60):
-        usual.observe("c", 10_000.0 if n % 20 == 0 else 1.0)
+        usual.observe("c", [10_000.0 if n % 20 == 0 else 1.0])
     assert usual.usual("c") == 1.0
 
 
 def test_a_chunk_counts_by_its_items() -> None:
     usual = UsualTimes()
-    for _ in range(ENOUGH):
-        usual.observe("c", 5.0, items=100)
+    usual.observe("c", [0.05] * ENOUGH)
     assert usual.usual("c", 1000) == 50.0
 
 
 def test_what_is_kept_and_what_is_named_is_bounded() -> None:
     usual = UsualTimes()
     for n in range(FUNCTIONS + 10):
-        usual.observe(str(n), 1.0)
+        usual.observe(str(n), [1.0])
     assert len(usual._times) == FUNCTIONS
     m = machine(slots=NAMED + 5)
     known(m, 0.1)

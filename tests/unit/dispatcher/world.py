@@ -18,9 +18,9 @@ from upon.dispatcher.instructions import (
     Send,
     Tick,
 )
-from upon.dispatcher.placement import Spread
 from upon.dispatcher.protocol import Outcome, Ready, Results
 from upon.dispatcher.state import State
+from upon.dispatcher.waiting import Depths
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry
 
 Kind = TypeVar("Kind")
@@ -49,6 +49,10 @@ def died(id: str, attempt: int = 1, manager: str = "m1", started: int = 7, story
     return Heard(manager, protocol.Lost((protocol.Death(id, attempt, story, 4, -9, started, 8),)))
 
 
+def sends(said: list[Instruction], kind: type[Kind]) -> list[Kind]:
+    return [one.message for one in said if isinstance(one, Send) and isinstance(one.message, kind)]
+
+
 class Machine:
     """A State with a clock of its own; checks the invariants after every step.
 
@@ -59,7 +63,7 @@ class Machine:
 
     def __init__(self, *, code: bool = True, done: DoneIds | None = None, **more: Any) -> None:
         self.mono = 100.0
-        self.state = State(done=done, session="t", random=lambda: 1.0, **{"placement": Spread(horizon=0), **more})
+        self.state = State(done=done, session="t", random=lambda: 1.0, **{"depths": Depths(horizon=0), **more})
         self.said: list[Instruction] = []
         self.results: dict[str, list[Result]] = {}
         if code:
@@ -68,12 +72,15 @@ class Machine:
     def do(self, *inputs: Input) -> list[Instruction]:
         said: list[Instruction] = []
         for event in inputs:
-            said += self.state.handle(event, Now(self.mono, int(self.mono * 1e9)))
+            said += self.state.handle([event], self.now())
             self.state.check_invariants()
         for published in (i for i in said if isinstance(i, PublishResult)):
             self.results.setdefault(published.result.id, []).append(published.result)
         self.said = said
         return said
+
+    def now(self) -> Now:
+        return Now(self.mono, int(self.mono * 1e9))
 
     def wait(self, seconds: float) -> list[Instruction]:
         self.mono += seconds

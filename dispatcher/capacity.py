@@ -1,0 +1,182 @@
+"""Where there is room: the managers of a site by how full they are, and by the code that they have.
+
+    level of a manager   = tasks that it holds // its slots        0: a slot is idle
+    level of the site    = the lowest of its managers'
+
+`find` gives the manager for a function's next tasks in a few steps, however many managers there are: an idle slot
+first, at a manager that has the function's code if one is found soon, else at any; then the emptiest.
+
+Pure. Not here: which task is next, and how deep it may go (`waiting`); environments, resources, data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from upon.dispatcher.tasks import Task
+
+LOOKS = 16
+"""Managers that are looked at for one that has the code."""
+
+
+@dataclass(slots=True, eq=False)
+class Manager:
+    """A manager as the dispatcher sees it. `warm` and `slots` are changed by `Capacity` alone."""
+
+    id: str
+    host: str
+    pid: int
+    workers: tuple[int, ...]
+    slots: int
+    python: str
+    warm: set[str]  # hashes of the code it has
+    heard: float  # monotonic s
+    busy: int = 0
+    tasks: dict[str, Task] = field(default_factory=dict)  # what it holds
+    level: int = -1  # where it is indexed
+
+
+class Capacity:
+    """All managers of a site.
+
+    Levels follow what managers hold when `level` is asked for, once a turn: `moved` only notes who has changed.
+
+    Attributes:
+        managers: by id.
+    """
+
+    NOBODY = 1 << 30
+
+    def __init__(self) -> None:
+        self.managers: dict[str, Manager] = {}
+        self._level = self.NOBODY
+        self._moved: dict[str, Manager] = {}
+        self._levels: dict[int, dict[str, Manager]] = {}  # none is empty
+        self._warm: dict[str, dict[str, Manager]] = {}  # by code; none is empty
+
+    def add(self, manager: Manager) -> None:
+        """A manager is there."""
+        self.managers[manager.id] = manager
+        for code in manager.warm:
+            self._warm.setdefault(code, {})[manager.id] = manager
+        self.moved(manager)
+
+    def remove(self, manager: Manager) -> None:
+        """A manager is there no more."""
+        del self.managers[manager.id]
+        self._moved.pop(manager.id, None)
+        for code in manager.warm:
+            self._cool(manager, code)
+        if manager.level >= 0:
+            self._leave(manager)
+
+    def resize(self, manager: Manager, slots: int) -> None:
+        """A manager has another number of slots."""
+        manager.slots = slots
+        self.moved(manager)
+
+    def moved(self, manager: Manager) -> None:
+        """A manager holds more or fewer tasks."""
+        self._moved[manager.id] = manager
+
+    def level(self) -> int:
+        """Return the lowest level of any manager; `NOBODY` without managers."""
+        for manager in self._moved.values():
+            level = len(manager.tasks) // manager.slots
+            if level != manager.level:
+                if manager.level >= 0:
+                    self._leave(manager)
+                manager.level = level
+                self._levels.setdefault(level, {})[manager.id] = manager
+                self._level = min(self._level, level)
+        self._moved.clear()
+        return self._level
+
+    def warm(self, manager: Manager, code: str) -> None:
+        """A manager has the code of a function."""
+        manager.warm.add(code)
+        self._warm.setdefault(code, {})[manager.id] = manager
+
+    def reheat(self, manager: Manager, codes: Iterable[str]) -> None:
+        """A manager has the code of these functions, and no other."""
+        for code in manager.warm.difference(codes):
+            self.cool(manager, code)
+        for code in codes:
+            self.warm(manager, code)
+
+    def cool(self, manager: Manager, code: str) -> None:
+        """A manager has this code no more."""
+        if code in manager.warm:
+            manager.warm.discard(code)
+            self._cool(manager, code)
+
+    def forget(self, code: str) -> None:
+        """Nobody has this code any more."""
+        for manager in list(self._warm.get(code, {}).values()):
+            self.cool(manager, code)
+
+    def find(self, code: str, depth: int) -> Manager | None:
+        """Return the manager that the next tasks of a function go to.
+
+        Args:
+            depth: tasks per slot that a manager may hold of it.
+
+        Returns:
+            None: nobody has room so deep.
+        """
+        lowest = self.level()
+        if lowest >= depth:
+            return None
+        level = self._levels[lowest]
+        warm = self._warm.get(code)
+        if warm is None or len(warm) == len(self.managers):
+            return next(iter(level.values()))
+        for manager in islice((warm if len(warm) < len(level) else level).values(), LOOKS):
+            if manager.level == lowest and code in manager.warm:
+                return manager
+        if lowest:  # nobody is idle: a queue where the code is, before one where it is not
+            near = [manager for manager in islice(warm.values(), LOOKS) if manager.level < depth]
+            if near:
+                return min(near, key=lambda manager: manager.level)
+        return next(iter(level.values()))
+
+    def share(self, manager: Manager, waiting: int) -> int:
+        """Return how many of so many tasks a manager that was found is given now: evenly, up to the next level."""
+        peers = len(self._levels[manager.level])
+        room = manager.slots - len(manager.tasks) % manager.slots
+        return min(room, -(-waiting // peers))
+
+    def turn(self, manager: Manager) -> None:
+        """A manager was given something: those of its level that were not come first."""
+        level = self._levels[manager.level]
+        del level[manager.id]
+        level[manager.id] = manager
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless the indexes agree with the managers (for tests)."""
+        lowest = self.level()
+        for manager in self.managers.values():
+            assert manager.level == len(manager.tasks) // manager.slots, f"{manager.id} is at a wrong level"
+            assert self._levels[manager.level][manager.id] is manager
+            assert all(self._warm[code][manager.id] is manager for code in manager.warm)
+        assert sum(map(len, self._levels.values())) == len(self.managers), "somebody who is gone has a level"
+        assert all(code in m.warm for code, warm in self._warm.items() for m in warm.values())
+        assert lowest == min(self._levels, default=self.NOBODY), "the site's level is another"
+        assert all(self._levels.values()) and all(self._warm.values())  # noqa: PT018
+
+    def _leave(self, manager: Manager) -> None:
+        level = self._levels[manager.level]
+        del level[manager.id]
+        if not level:
+            del self._levels[manager.level]
+            if manager.level == self._level:
+                self._level = min(self._levels, default=self.NOBODY)
+        manager.level = -1
+
+    def _cool(self, manager: Manager, code: str) -> None:
+        warm = self._warm[code]
+        del warm[manager.id]
+        if not warm:
+            del self._warm[code]

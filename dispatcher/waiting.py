@@ -1,0 +1,277 @@
+"""Tasks that wait for a slot: which one is next. Fair between accounts, first come first served within each.
+
+    add ─▶ lane (account, function) ─▶ next(level): the lane to serve, of those that may go so deep ─▶ take
+
+An *account* is who asked: the group of an executor's tasks, else the rule that fired. Between accounts: start-time
+fair queueing. An account's *tag* is the work it has been given, in seconds of a slot; the one with the smallest tag
+is served, and one that comes anew begins where the others are. So a million tasks of one delay ten of another by no
+more than a fair share, and long tasks count for what they are. (Goyal, Vin, Cheng: Start-time Fair Queueing, SIGCOMM
+1996. When a task ends is not known before: its function's usual time stands for it, and the difference is charged
+when it has ended.) Within an account tasks go in their order, except that a function whose calls may not be queued
+behind others waits alone.
+
+How deep a lane may go (tasks per slot, `Depths`) is its function's; lanes of equal depth share a heap, so that finding
+the next one costs O(depths + log accounts), and nothing when no manager has room.
+
+Pure. Not here: where a task goes (`capacity`), and what an account is (`tasks`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from upon.dispatcher.tasks import Task
+
+PREFETCH = 1
+"""Tasks per slot that wait at a manager, at least: no worker waits for a round trip."""
+HORIZON = 0.02
+"""Seconds of work that wait at a manager when tasks are short."""
+MAX_PREFETCH = 64
+"""Tasks per slot that wait at a manager, at most."""
+UNKNOWN = 0.01
+"""Seconds that a call counts of whose function nothing is known yet."""
+LEAST = 0.0001
+"""Seconds that a call counts at least: it also costs what is around it."""
+QUANTUM = 0.002
+"""Seconds of work that an account may be ahead of the next: tasks travel in batches."""
+REMEMBERED = 10_000
+"""Accounts without waiting tasks whose tags are remembered."""
+MANY = 1000
+"""Void entries of a heap that are not worth a clearing."""
+FUNCTIONS = 100_000
+"""Functions whose times are remembered."""
+
+
+class Depths:
+    """How many tasks of a function a manager may hold per slot, from how long its calls take.
+
+    Args:
+        prefetch: tasks per slot that wait there, at least.
+        horizon: s of work that wait there when tasks are short.
+    """
+
+    def __init__(self, prefetch: int = PREFETCH, horizon: float = HORIZON) -> None:
+        self._prefetch, self._horizon = prefetch, horizon
+        self._seconds: OrderedDict[str, float] = OrderedDict()
+        self._depths: dict[str, int] = {}
+
+    def of(self, code: str) -> int:
+        """Return how many tasks of this function there may be per slot, the one that runs included."""
+        return self._depths.get(code, 1 + self._prefetch)
+
+    def cost(self, code: str) -> float:
+        """Return the seconds that a call is expected to take."""
+        return max(LEAST, self._seconds.get(code, UNKNOWN))
+
+    def observe(self, code: str, seconds: Sequence[float]) -> bool:
+        """Take in how long tasks took (at least one); tell whether the function's depth is another one now.
+
+        A longer call counts at once: work queued behind it would wait while other managers are idle. Depths are
+        powers of two (and one), so that they do not change with every call.
+        """
+        known = self._seconds.get(code)
+        if known is None:
+            if len(self._seconds) >= FUNCTIONS:
+                self._depths.pop(self._seconds.popitem(last=False)[0], None)
+            known = seconds[0]
+        longest, count = max(seconds), len(seconds)
+        weight = 0.9**count
+        now = longest if longest > known else known * weight + sum(seconds) / count * (1 - weight)
+        self._seconds[code] = now
+        if not self._horizon:
+            return False
+        fitting = min(MAX_PREFETCH, int(self._horizon / now)) if now > self._horizon / MAX_PREFETCH else MAX_PREFETCH
+        deep = 1 + max(self._prefetch, 1 << fitting.bit_length() - 1 if fitting else 0)
+        if deep == self._depths.get(code, 1 + self._prefetch):
+            return False
+        self._depths[code] = deep
+        return True
+
+
+class Lane:
+    """Tasks of one account and function, in order."""
+
+    __slots__ = ("account", "code", "number", "tasks")
+
+    def __init__(self, account: _Account, code: str) -> None:
+        self.account, self.code = account, code
+        self.tasks: OrderedDict[str, Task] = OrderedDict()
+        self.number = 0  # of its entry in a heap
+
+
+class _Account:
+    __slots__ = ("lanes", "tag")
+
+    def __init__(self, tag: float) -> None:
+        self.tag = tag
+        self.lanes: dict[str, Lane] = {}  # by code; none is empty
+
+
+_Entry = tuple[float, int, int, Lane]  # the account's tag, the order of the lane's first task, a number, the lane
+
+
+class Waiting:
+    """All tasks that are ready.
+
+    Args:
+        depths: of functions; default those of this file's constants.
+    """
+
+    def __init__(self, depths: Depths | None = None) -> None:
+        self.depths = depths or Depths()
+        self._accounts: dict[str, _Account] = {}
+        self._tags: OrderedDict[str, float] = OrderedDict()  # of accounts that have nothing waiting now
+        self._now = 0.0  # the tag that was served last
+        self._heaps: dict[int, list[_Entry]] = {}  # by depth; an entry may be out of date, see `_first`
+        self._numbers = 0
+        self._count = 0
+        self._back = self._front = 0  # orders given so far, to the back and to the front
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Task]:
+        """Yield all tasks, by account and function."""
+        for account in self._accounts.values():
+            for lane in account.lanes.values():
+                yield from lane.tasks.values()
+
+    def of(self, code: str) -> list[Task]:
+        """Return the tasks of one function, of every account."""
+        lanes = (account.lanes.get(code) for account in self._accounts.values())
+        return [task for lane in lanes if lane is not None for task in lane.tasks.values()]
+
+    def add(self, task: Task, *, first: bool = False) -> None:
+        """Let a task wait.
+
+        Args:
+            first: before all others of its account: it had been placed, and had not begun.
+        """
+        account = self._accounts.get(task.account)
+        if account is None:
+            tag = max(self._now, self._tags.pop(task.account, 0.0))
+            account = self._accounts[task.account] = _Account(tag)
+        code = task.invocation.code
+        lane = account.lanes.get(code)
+        if lane is None:
+            lane = account.lanes[code] = Lane(account, code)
+        new = not lane.tasks
+        lane.tasks[task.id] = task
+        self._count += 1
+        if first:
+            self._front -= 1
+            task.order = self._front
+            lane.tasks.move_to_end(task.id, last=False)
+        else:
+            self._back += 1
+            task.order = self._back
+        if new or first:
+            self._push(lane)
+
+    def remove(self, task: Task) -> None:
+        """A task waits no more."""
+        lane = self._accounts[task.account].lanes[task.invocation.code]
+        del lane.tasks[task.id]
+        self._count -= 1
+        if not lane.tasks:
+            self._close(lane, task.account)
+
+    def next(self, level: int) -> Lane | None:
+        """Return the lane to serve now: the fairest of those that may go deeper than `level` tasks per slot."""
+        best: _Entry | None = None
+        for depth in self._heaps:
+            if depth > level and (entry := self._first(depth)) is not None and (best is None or entry < best):
+                best = entry
+        return None if best is None else best[3]
+
+    def take(self, lane: Lane, most: int) -> list[Task]:
+        """Take tasks from the front of a lane that `next` named, at most `most`, and no more than is fair.
+
+        Returns:
+            At least one; they are charged to their account.
+        """
+        account, cost = lane.account, self.depths.cost(lane.code)
+        self._now = max(self._now, account.tag)
+        most, until = self._turn(lane, min(most, len(lane.tasks)), cost)
+        taken: list[Task] = []
+        for task in lane.tasks.values():
+            if taken and (len(taken) == most or task.order > until):
+                break
+            task.charged = cost
+            taken.append(task)
+        for task in taken:
+            del lane.tasks[task.id]
+        self._count -= len(taken)
+        account.tag += cost * len(taken)
+        if lane.tasks:
+            self._push(lane)
+        else:
+            self._close(lane, taken[0].account)
+        return taken
+
+    def charge(self, account: str, seconds: float) -> None:
+        """Charge what a task took beyond what was expected (negative: less)."""
+        if (known := self._accounts.get(account)) is not None:
+            known.tag += seconds
+        elif account in self._tags:
+            self._tags[account] += seconds
+
+    def observe(self, code: str, seconds: Sequence[float]) -> None:
+        """Take in how long tasks of a function took."""
+        if self.depths.observe(code, seconds):
+            for account in self._accounts.values():
+                if (lane := account.lanes.get(code)) is not None:
+                    self._push(lane)
+
+    # ------------------------------------------------------------------------------------------------- the order
+
+    def _turn(self, lane: Lane, most: int, cost: float) -> tuple[int, int]:
+        """Return how many tasks of a lane are served in one go, and up to which order, so that others have theirs."""
+        account, until = lane.account, self._back
+        if most > 1 and len(account.lanes) > 1:
+            until = min(next(iter(one.tasks.values())).order for one in account.lanes.values() if one is not lane)
+        if most > 1 and len(self._accounts) > 1:
+            lane.number = -1  # out of the way: who is next?
+            behind = min((entry for depth in self._heaps if (entry := self._first(depth)) is not None), default=None)
+            if behind is not None:
+                most = min(most, max(1, int((behind[0] - account.tag + QUANTUM) / cost)))
+        return most, until
+
+    def _push(self, lane: Lane) -> None:
+        """Enter a lane into the heap of its depth, under its present key; an entry it has is void."""
+        heap = self._heaps.setdefault(self.depths.of(lane.code), [])
+        self._numbers += 1
+        lane.number = self._numbers
+        heapq.heappush(heap, (lane.account.tag, _order(lane), lane.number, lane))
+        if len(heap) > 2 * self._count + MANY:
+            heap[:] = [entry for entry in heap if entry[2] == entry[3].number]
+            heapq.heapify(heap)
+
+    def _first(self, depth: int) -> _Entry | None:
+        """Return the first entry of a heap that holds. Tags only rise, but for refunds, which may come a turn late."""
+        heap = self._heaps[depth]
+        while heap:
+            entry = tag, order, number, lane = heap[0]
+            if number != lane.number:
+                heapq.heappop(heap)
+            elif (lane.account.tag, _order(lane)) > (tag, order):
+                heapq.heapreplace(heap, (lane.account.tag, _order(lane), number, lane))
+            else:
+                return entry
+        return None
+
+    def _close(self, lane: Lane, name: str) -> None:
+        lane.number = -1
+        account = lane.account
+        del account.lanes[lane.code]
+        if not account.lanes:
+            del self._accounts[name]
+            self._tags[name] = account.tag
+            if len(self._tags) > REMEMBERED:
+                self._tags.popitem(last=False)
+
+
+def _order(lane: Lane) -> int:
+    return next(iter(lane.tasks.values())).order

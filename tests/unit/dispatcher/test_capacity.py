@@ -1,0 +1,112 @@
+"""Where there is room: free slots first, warm code first, evenly; found in a few steps."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.dispatcher.world import invocation
+from upon.dispatcher.capacity import Capacity, Manager
+from upon.dispatcher.tasks import Task, new_task
+from upon.messages import InvocationBatch
+
+BATCH = InvocationBatch(site="s", invocations=())
+
+
+def tasks(count: int, prefix: str) -> dict[str, Task]:
+    made = (new_task(invocation(f"{prefix}{n}"), BATCH, (0, 0), 0) for n in range(count))
+    return {task.id: task for task in made}
+
+
+def manager(id: str, slots: int, *, holds: int = 0, warm: tuple[str, ...] = ()) -> Manager:
+    return Manager(id, "h", 1, (), slots, "3.11", set(warm), 0.0, tasks=tasks(holds, id))
+
+
+def site(*managers: Manager) -> Capacity:
+    capacity = Capacity()
+    for one in managers:
+        capacity.add(one)
+    capacity.check_invariants()
+    return capacity
+
+
+def found(capacity: Capacity, depth: int = 2) -> str:
+    manager = capacity.find("c0", depth)
+    return "" if manager is None else manager.id
+
+
+def test_nobody_there() -> None:
+    assert found(site()) == ""
+
+
+def test_a_free_slot_before_a_queue() -> None:
+    assert found(site(manager("a", 2, holds=2, warm=("c0",)), manager("b", 4))) == "b"
+
+
+def test_warm_before_cold() -> None:
+    assert found(site(manager("cold", 2), manager("warm", 2, warm=("c0",)))) == "warm"
+    assert found(site(manager("cold", 2, holds=2), manager("warm", 2, holds=3, warm=("c0",)))) == "warm"
+
+
+def test_no_deeper_than_allowed() -> None:
+    full = site(manager("a", 2, holds=4))
+    assert found(full, 2) == ""
+    assert found(full, 3) == "a"
+
+
+def test_evenly_and_in_turns() -> None:
+    capacity = site(manager("a", 4), manager("b", 4))
+    first = capacity.find("c0", 2)
+    assert first is not None
+    assert capacity.share(first, 4) == 2
+    capacity.turn(first)
+    assert found(capacity) != first.id
+    assert capacity.share(first, 100) == 4
+
+
+def test_code_that_comes_and_goes() -> None:
+    a, b = manager("a", 1, warm=("c0", "c1")), manager("b", 1)
+    capacity = site(a, b)
+    capacity.reheat(b, ("c0",))
+    capacity.cool(a, "c0")
+    capacity.check_invariants()
+    assert found(capacity) == "b"
+    capacity.forget("c0")
+    capacity.check_invariants()
+    assert a.warm == {"c1"}
+    assert b.warm == set()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["come", "go", "more", "fewer", "resize"]), st.integers(0, 5), st.integers(1, 3)),
+        max_size=60,
+    ),
+    st.integers(1, 4),
+)
+def test_whatever_happens_the_emptiest_is_found(steps: list[tuple[str, int, int]], depth: int) -> None:
+    capacity = Capacity()
+    for number, (what, which, count) in enumerate(steps):
+        one = capacity.managers.get(str(which))
+        if what == "come" and one is None:
+            capacity.add(manager(str(which), count, warm=("c0",) if count == 1 else ()))
+        elif one is None:
+            continue
+        elif what == "go":
+            capacity.remove(one)
+        elif what == "resize":
+            capacity.resize(one, count)
+        elif what == "more":
+            one.tasks.update(tasks(count, f"{number}-"))
+            capacity.moved(one)
+        elif one.tasks:
+            one.tasks.popitem()
+            capacity.moved(one)
+        capacity.check_invariants()
+        there = capacity.managers.values()
+        place = capacity.find("c0", depth)
+        room = [m for m in there if len(m.tasks) < m.slots * depth]
+        assert (place in room) if room else place is None
+        if place is not None and any(len(m.tasks) < m.slots for m in there):
+            assert len(place.tasks) < place.slots, "somebody is idle and another one was chosen"
+            assert 1 <= capacity.share(place, 5) <= place.slots - len(place.tasks)
