@@ -148,7 +148,7 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         asyncio.create_task(forever("push results", lambda: service.hub.run(pushing))),
         asyncio.create_task(forever("watch tasks", service.watch.run)),
     ]
-    retention = Retention(service.settings, service.store, registrar, projector, service.ends)
+    retention = Retention(service.settings, service.store, registrar, projector, service.ends, service.places)
     new_sites = asyncio.Event()
     registrar.site_listeners.append(new_sites.set)
     projector.listeners.append(service.watch.changed)

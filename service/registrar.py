@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
@@ -43,6 +44,7 @@ from upon.messages import (
 )
 from upon.registry import Registry
 from upon.service.rule_changes import Plan, RuleChange
+from upon.service.rule_history import prunable
 from upon.service.store.turn import Turn
 from upon.service.unused_code import is_due, unused
 from upon.topics import Topics, checked_site
@@ -50,6 +52,8 @@ from upon.topics import Topics, checked_site
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MAX_SOURCE = 1024 * 1024
 """Bytes of source text kept with a function, for people."""
+AT_ONCE = 1_000
+"""Records that are deleted in one turn."""
 KAFKA_TIMEOUT = 30.0
 """Seconds that Kafka has to say where the registry ends."""
 R = TypeVar("R", bound=RegistryRecord)
@@ -139,6 +143,23 @@ class Registrar:
             await self._write_all([(f"code/{code}".encode(), None) for code in gone])
         if gone:
             log.info("code that is not used any more is deleted", action="drop_code", count=len(gone))
+        return len(gone)
+
+    async def prune_rules(self, before: int, oldest: Callable[[], Awaitable[int | None]]) -> int:
+        """Delete the records of the rules' history that nothing needs; return how many, at most `AT_ONCE`.
+
+        Args:
+            before: no event older than this shall be in Kafka, ns since the epoch.
+            oldest: asks how old the oldest is that is; None: not known.
+        """
+        if not any(prunable(self.registry, before)) or (at := await oldest()) is None:
+            return 0
+        async with self._alone():
+            gone = list(islice(prunable(self.registry, min(before, at)), AT_ONCE))
+            await self._write_all([(key, None) for key in gone])
+        if gone:
+            log.info("changes of rules that decide over nothing any more are deleted", action="prune_rules",
+                     count=len(gone))  # fmt: skip
         return len(gone)
 
     async def add_function(

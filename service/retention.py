@@ -4,6 +4,7 @@
     deadletters  by age and by number
     sites        not heard of for long: no longer listed (their record stays in the compacted topic; it is small)
     code         of functions that nobody registered under a name and no task needs (`upon.service.unused_code`)
+    rules        changes that no event can meet which Kafka still has (`upon.service.rule_history`)
     Kafka        events, invocations, results, dead letters: by age and by bytes of each partition
 
 What is pruned is gone for good: Kafka keeps less than the store by default. The limits are settings
@@ -22,9 +23,11 @@ from upon.config import Settings
 from upon.errors import ServiceUnavailable
 from upon.kafka.admin import set_topic_limits
 from upon.kafka.ends import Ends
+from upon.kafka.places import Places
 from upon.logs import get_logger
 from upon.messages import FINAL
 from upon.service.projector import Projector
+from upon.service.registrar import AT_ONCE as RULES_AT_ONCE
 from upon.service.registrar import KAFKA_TIMEOUT, Registrar
 from upon.service.store.queries import oldest_unfinished
 from upon.service.store.store import Store
@@ -46,15 +49,16 @@ class Retention:
     Args:
         settings: how long is kept what.
         store: an open store.
-        registrar: knows the sites, which have topics, and the code.
+        registrar: knows the sites, which have topics, the code and the rules.
         projector, ends: say whether the store knows of all tasks.
+        places: says how old the oldest event is.
     """
 
-    def __init__(
-        self, settings: Settings, store: Store, registrar: Registrar, projector: Projector, ends: Ends
+    def __init__(  # noqa: PLR0917
+        self, settings: Settings, store: Store, registrar: Registrar, projector: Projector, ends: Ends, places: Places
     ) -> None:
         self._settings, self._store, self._registrar = settings, store, registrar
-        self._projector, self._ends = projector, ends
+        self._projector, self._ends, self._places = projector, ends, places
         self._topics: Topics = settings.topics
 
     async def run(self) -> None:
@@ -63,6 +67,7 @@ class Retention:
             await self.limit_topics()
             await self.prune()
             await self._registrar.drop_unused(self._oldest_unfinished)
+            await self.prune_rules()
             await asyncio.sleep(EVERY)
 
     async def limit_topics(self) -> None:
@@ -85,6 +90,28 @@ class Retention:
         for table, count in pruned.items():
             if count:
                 log.info("pruned", action="retention", table=table, rows=count)
+
+    async def prune_rules(self) -> None:
+        """Delete what of the rules' history nothing needs any more."""
+        if not self._settings.keep_kafka:
+            return
+        before = time.time_ns() - int(self._settings.keep_kafka * 1e9)
+        while await self._registrar.prune_rules(before, self._oldest_event) == RULES_AT_ONCE:
+            log.debug("more of the rules' history can go", action="retention")
+
+    async def _oldest_event(self) -> int | None:
+        """When Kafka had the oldest event that it still has, ns since the epoch; None: it went while it was asked for.
+
+        A partition is deleted in pieces, a whole one when its youngest record is too old: some outlive the limit.
+        """
+        partitions = await self._ends.partitions([self._topics.events], KAFKA_TIMEOUT)
+        begins = await self._ends.begins(partitions, KAFKA_TIMEOUT)
+        ends = await self._ends.ends(partitions, KAFKA_TIMEOUT)
+        first = {(one, begins[at]) for one in partitions if begins[at := (one.topic, one.partition)] < ends[at]}
+        found = await self._places.read(first)
+        if len(found) < len(first):
+            return None
+        return min((one.timestamp * 1_000_000 for one in found.values()), default=time.time_ns())
 
     async def _oldest_unfinished(self) -> int:
         """When the oldest task that is not done was submitted, of all that Kafka has now, at all sites."""

@@ -121,16 +121,6 @@ def rollback(registry: Registry, name: str, revision: int | None, *, principal: 
     return _plan(registry, "rollback", principal, [RuleChange(change, to, found)])
 
 
-def prunable(registry: Registry, before: int) -> list[int]:
-    """Return the numbers of activations that decide over no event that Kafka recorded since `before` (ns)."""
-    needed: set[int] = set()
-    for timeline in registry.timelines.values():
-        for index, one in enumerate(timeline):
-            if index + 1 == len(timeline) or timeline[index + 1].since >= before:
-                needed.add(one.number)
-    return sorted(set(registry.activations) - needed)
-
-
 def _applied(registry: Registry, spec: dict[str, Any], *, file: str, principal: str, again: bool) -> RuleChange:
     name: str = spec["name"]
     revisions = registry.revisions.get(name, {})

@@ -61,7 +61,7 @@ class Catalogue:
         """Take in a record of the registry's topic; no value is a tombstone. `recorded`: when Kafka had it, ns."""
         try:
             if value is None:
-                self.registry.remove(key)
+                self._remove(key)
                 return
             record: RegistryRecord = decode(value, RegistryRecord)  # type: ignore[arg-type]
         except (InputError, ValueError) as error:
@@ -76,6 +76,13 @@ class Catalogue:
                 since[self.registry.timelines[one.rule][-1].since].append(one.rule)
             for at, rules in since.items():
                 self._tell(record.number, at, rules)
+
+    def _remove(self, key: bytes) -> None:
+        kind, _, number = key.partition(b"/")
+        about = self.registry.activations.get(int(number), ()) if kind == b"activations" else ()
+        self.registry.remove(key)
+        for rule in about:
+            self._rules.forget_past(rule)
 
     def take_site(self, value: bytes | None, heard: int) -> None:
         """Take in a record of the sites' topic. `heard`: when, ns since the epoch on this machine's clock."""

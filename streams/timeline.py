@@ -48,6 +48,10 @@ class RulesOverTime:
         self._stale[name] = None
         self._changed = max(self._changed, changed)
 
+    def forget_past(self, name: str) -> None:
+        """Take in that of what a rule was some is no longer known."""
+        self._stale[name] = None
+
     def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
         """Return the rules, by name, that match an event which Kafka had at `at`, ns since the epoch."""
         found = self._current.match(event)

@@ -91,7 +91,8 @@ async def history(service: Service, request: web.Request) -> web.Response:
         raise AssertionError("a rule stands without a timeline")
     found, last = [], 0
     for one in timeline:
-        last = one.activation.revision or last  # a deleted rule is shown as it was
+        # a deleted rule is shown as it was, or, when that is no longer kept, in its newest wording
+        last = one.activation.revision or last or max(registry.revisions[name])
         wording = registry.revision(name, last)
         rule = views.rule(wording, one.activation, one.since)
         found.append(api.RuleThen(rule=rule, action=one.action, by=one.principal, current=one is timeline[-1]))

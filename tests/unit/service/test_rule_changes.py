@@ -134,14 +134,3 @@ def test_a_name_twice_is_refused(world: World) -> None:
 def test_what_no_record_can_hold_is_refused_before_anything_is_written(world: World) -> None:
     with pytest.raises(InputError, match="rule 'r': cannot be stored"):
         world.apply(spec("r", 2**64))
-
-
-def test_only_activations_that_decide_over_nothing_any_more_can_go(world: World) -> None:
-    world.apply(spec("a"), spec("b"))
-    world.apply(spec("a", 2))
-    world.apply(spec("b", 2))
-    assert rule_changes.prunable(world.registry, before=0) == []
-    assert rule_changes.prunable(world.registry, before=3) == []
-    assert rule_changes.prunable(world.registry, before=4) == [1]
-    world.registry.remove(b"activations/1")
-    assert world.standing("a").revision == world.standing("b").revision == 2
