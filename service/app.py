@@ -30,6 +30,7 @@ from upon.service.context import SERVICE, Service
 from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
 from upon.service.guard import forever
 from upon.service.lag import Lag
+from upon.service.past_events import PastEvents
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
@@ -119,6 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         watch = Watch(kafka, topics, store)
         lag = Lag(kafka, topics, ends, projector)
         stack.push_async_callback(lag.close)
+        places = Places(kafka, "upon-service-places", ends)
         service = Service(
             settings=settings,
             topics=topics,
@@ -132,7 +134,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             watch=watch,
             lag=lag,
             failure=asyncio.get_running_loop().create_future(),
-            places=Places(kafka, "upon-service-places", ends),
+            places=places,
+            past_events=PastEvents(topics.events, ends, places),
         )
         await stack.enter_async_context(_tasks(service))
         yield service

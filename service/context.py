@@ -14,6 +14,7 @@ from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
 from upon.kafka.places import Places
 from upon.service.lag import Lag
+from upon.service.past_events import PastEvents
 from upon.service.projector import Projector
 from upon.service.push import Hub
 from upon.service.registrar import Registrar
@@ -44,6 +45,7 @@ class Service:
     failure: asyncio.Future[None]
     """Fails with what ended one of the pieces unexpectedly: the service then ends, to be started again."""
     places: Places
+    past_events: PastEvents
     connections: set[Connection] = field(default_factory=set)
 
     def ended(self, task: asyncio.Future[Any]) -> None:

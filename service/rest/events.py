@@ -1,4 +1,4 @@
-"""/v1/events: publish CloudEvents, one or a list."""
+"""/v1/events: publish CloudEvents, one or a list; list those of the past."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ from upon.kafka.batches import Entry
 from upon.kafka.forms import EVENTS
 from upon.messages import MAX_PAYLOAD
 from upon.service.context import Service
-from upon.service.rest.routing import Route, answer, decoded, read_bytes, while_connected
+from upon.service.past_events import EventFilter
+from upon.service.rest.routing import (
+    LIMIT,
+    SINCE,
+    UNTIL,
+    Query,
+    Route,
+    answer,
+    decoded,
+    limit_of,
+    moment_of,
+    read_bytes,
+    while_connected,
+)
 
 SLICE = 64 * 1024
 """Bytes of events that are read, or handed over, before other requests have their turn: some 10 ms of work."""
@@ -93,7 +106,33 @@ def entry_of(event: Event) -> Entry:
     return Entry(body, key=None if event.key is None else event.key.encode())
 
 
+async def list_past(service: Service, request: web.Request) -> web.Response:
+    query, limit = request.query, limit_of(request)
+    wanted = EventFilter(
+        types=tuple(query.getall("type", ())),
+        source=query.get("source"),
+        subject=query.get("subject"),
+        since=moment_of("since", query.get("since")),
+        until=moment_of("until", query.get("until")),
+    )
+    found: list[api.PastEvents] = []
+
+    async def read() -> None:
+        found.append(await service.past_events.list(wanted, limit))
+
+    await while_connected(request, read())
+    return await asyncio.to_thread(answer, found[0])  # some MB, perhaps
+
+
+_TEXT = {"type": "string"}
+
 ROUTES = [
+    Route("GET", "/v1/events", list_past, "List the newest events of a time, oldest first, as far as Kafka has them",
+          gives=api.PastEvents, errors=(400, 503),
+          queries=(Query("type", "only of this type; a * at its end stands for anything; may be given several times",
+                         {"type": "array", "items": _TEXT}),
+                   Query("source", "only of this source, in the same form", _TEXT),
+                   Query("subject", "only about this, in the same form", _TEXT), SINCE, UNTIL, LIMIT)),
     Route("POST", "/v1/events", publish, "Publish one CloudEvent or a list; answered when Kafka has them",
           takes=dict[str, Any] | list[dict[str, Any]], gives=api.Published, status=202, errors=(400, 413)),
 ]  # fmt: skip

@@ -62,6 +62,11 @@ def _now() -> str:
     return rfc3339(clock.time_ns())
 
 
+def one_of(wanted: Iterable[str], found: str) -> bool:
+    """Whether an attribute is one of these; a ``*`` at the end of one stands for anything."""
+    return any(found.startswith(one[:-1]) if one.endswith("*") else found == one for one in wanted)
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """One CloudEvents 1.0 event.
 

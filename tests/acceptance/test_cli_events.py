@@ -63,6 +63,21 @@ def test_tail_as_json_filters_and_counts(system: System) -> None:
         assert tail.wait(30) == 0
 
 
+def test_past_events_are_listed_newest_last(system: System) -> None:
+    for n in range(3):
+        system.run("events", "publish", "--type", f"cli.past.{n}", "--subject", "S-1", "--data", f'{{"n": {n}}}')
+    listed = json.loads(system.run("events", "list", "--since", "1h", "--type", "cli.past.*", "--json").stdout)
+    assert [one["event"]["data"]["n"] for one in listed] == [0, 1, 2]
+    shown = system.run("events", "list", "--type", "cli.past.1", "--type", "cli.past.2", "--limit", "1")
+    assert "cli.past.2 S-1" in shown.stdout
+    assert "cli.past.1" not in shown.stdout
+    assert "there may be older ones: --until 20" in shown.stderr
+    nothing = system.run("events", "list", "--type", "cli.past.none")
+    assert (nothing.stdout, nothing.stderr) == ("", "no events\n")
+    wrong = system.run("events", "list", "--since", "noon", check=False)
+    assert (wrong.returncode, "--since: 'noon' is no moment in the past" in wrong.stderr) == (2, True)
+
+
 def test_publish_prints_the_event(system: System) -> None:
     event = json.loads(system.run("events", "publish", "--type", "cli.p", "--data", "[1]", "--json").stdout)
     assert (event["type"], event["data"], event["specversion"]) == ("cli.p", [1], "1.0")

@@ -13,7 +13,7 @@ REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and
     GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
     POST /v1/tasks/retry, /v1/tasks/cancel      TaskChoice → Dealt     (202)
     POST /v1/events             one CloudEvent or a list → Published   (202)
-    GET  /v1/events?since=&type=&subject=&limit=         → list[EventRecord]
+    GET  /v1/events?type=&source=&subject=&since=&…      → PastEvents
     GET  /v1/sites              → list[Site]
     GET  /v1/deadletters?rule=&reason=&since=&…          → list[DeadLetterView], /v1/deadletters/{id}
     POST /v1/deadletters/retry, /v1/deadletters/drop     LetterChoice → Dealt     (202)
@@ -42,6 +42,7 @@ from upon.api.bodies import (
     NewInvocation,
     NewRules,
     NotDealt,
+    PastEvents,
     Problem,
     Published,
     Rule,
@@ -100,6 +101,7 @@ __all__ = [
     "NewInvocation",
     "NewRules",
     "NotDealt",
+    "PastEvents",
     "Problem",
     "Published",
     "Refused",

@@ -287,9 +287,18 @@ class Dealt(Body, frozen=True, kw_only=True):
 class EventRecord(Body, frozen=True, kw_only=True):
     """An event that is in Kafka still."""
 
-    event: dict[str, Any]  # JSON event format; without its data if the answer would be too long
+    event: dict[str, Any]  # JSON event format
     recorded: str  # when Kafka had it
     origin: str  # topic/partition/offset
+    left_out: int = 0  # bytes of an event that is too long to be listed: it is here without data and extensions
+
+
+class PastEvents(Body, frozen=True, kw_only=True):
+    """The newest events that were asked for."""
+
+    events: list[EventRecord]  # oldest first
+    more: bool  # whether there may be older ones
+    complete_since: str | None = None  # reading stopped here: only after this time nothing is missing
 
 
 class Summary(Body, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`upon events`: see events as they pass, and publish one."""
+"""`upon events`: see events as they pass, those of the past, and publish one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from upon.cli.options import HomeOption, JsonOption, connect
+from upon.cli.times import SinceOption, UntilOption, moment
 
 if TYPE_CHECKING:
     from upon.sdk.watching import Changes
 
-app = typer.Typer(help="See events as they come, publish one.")
+TypesOption = Annotated[
+    list[str] | None, typer.Option("--type", help="only this type; a * at its end stands for anything; may repeat")
+]
+app = typer.Typer(help="See events as they come and those of the past, publish one.")
 
 
 @app.command()
 def tail(
-    types: Annotated[
-        list[str] | None, typer.Option("--type", help="only this type; a * at its end stands for anything; may repeat")
-    ] = None,
+    types: TypesOption = None,
     count: Annotated[int | None, typer.Option(min=1, help="stop after so many")] = None,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -29,17 +31,65 @@ def tail(
     """
     import sys
 
+    from upon.cli.output import print_line
+
     left = count
     try:
         with connect(home) as client, client.watch(events=True) as changes:
             if sys.stderr.isatty():
                 typer.echo("waiting for events; Ctrl-C stops", err=True)
             for event in _matching(changes, types or []):
-                _print(event, as_json)
+                if as_json:
+                    print_line(event)
+                else:
+                    _print(event, event.get("time"))
                 if left is not None and (left := left - 1) == 0:
                     return
     except KeyboardInterrupt:
         return
+
+
+@app.command("list")
+def list_(
+    *,
+    types: TypesOption = None,
+    source: Annotated[str | None, typer.Option(help="only this source; a * at its end stands for anything")] = None,
+    subject: Annotated[str | None, typer.Option(help="only what is about this, in the same form")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="the newest so many")] = 50,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List events of the past, newest last, as far as Kafka has them still; the time is when Kafka had them.
+
+    Example: upon events list --since 1h --type "upon.file.*"
+    """
+    from upon.cli.output import print_json, when
+
+    with connect(home) as client:
+        found = client.events(
+            type=types,
+            source=source,
+            subject=subject,
+            since=moment(since, "--since"),
+            until=moment(until, "--until"),
+            limit=limit,
+        )
+    if as_json:
+        print_json(found.events)
+    for one in [] if as_json else found.events:
+        _print(one.event, one.recorded, f"({one.left_out:,} bytes)" if one.left_out else "")
+    if found.complete_since:
+        typer.echo(
+            f"not all was looked through: only after {when(found.complete_since)} nothing is missing; what was before: "
+            f"--until {found.complete_since}",
+            err=True,
+        )
+    elif len(found.events) == limit and found.more:
+        typer.echo(f"there may be older ones: --until {found.events[0].recorded}, or a larger --limit", err=True)
+    elif not found.events and not as_json:
+        typer.echo("no events", err=True)
 
 
 @app.command()
@@ -88,31 +138,26 @@ def _data(text: str) -> Any:
 def _matching(changes: Changes, types: list[str]) -> Any:
     """Yield the events of these types as they come, all if there are none."""
     from upon.api import EventSeen
+    from upon.events import one_of
 
-    exact = {one for one in types if not one.endswith("*")}
-    prefixes = tuple(one[:-1] for one in types if one.endswith("*"))
     for change in changes:
         if change.missed:
             typer.echo(f"{change.missed} events were missed here: they come faster than they are printed", err=True)
-        if isinstance(change, EventSeen):
-            found = change.event["type"]
-            if not types or found in exact or (prefixes and found.startswith(prefixes)):
-                yield change.event
+        if isinstance(change, EventSeen) and (not types or one_of(types, change.event["type"])):
+            yield change.event
 
 
-def _print(event: dict[str, Any], as_json: bool) -> None:
+def _print(event: dict[str, Any], time: str | None, instead: str = "") -> None:
+    """Print an event in one line. `instead`: of its data."""
     from rich.text import Text
 
-    from upon.cli.output import console, print_line, short, when
+    from upon.cli.output import console, short, when
 
-    if as_json:
-        print_line(event)
-        return
     data = event.get("data", event.get("data_base64"))
     console().print(
-        Text(when(event.get("time")) or "--:--:--", "dim"),
+        Text(when(time) or "--:--:--", "dim"),
         Text(event["type"], "cyan"),
         Text(event.get("subject") or event["source"], "bold"),
-        Text("" if data is None else short(data, 200)),
+        Text(instead or ("" if data is None else short(data, 200))),
         soft_wrap=True,
     )

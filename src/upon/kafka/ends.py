@@ -40,6 +40,15 @@ class Ends:
         found = await self._ask(self._consumer.beginning_offsets(list(partitions)), timeout)
         return {(p.topic, p.partition): offset for p, offset in found.items()}
 
+    async def at(self, partitions: Iterable[TopicPartition], time: int, timeout: float) -> dict[tuple[str, int], int]:
+        """Return the offset of each partition's first record of a time (ms) or later; none: it is left out.
+
+        Raises:
+            KafkaUnavailable: as `ends`.
+        """
+        found = await self._ask(self._consumer.offsets_for_times(dict.fromkeys(partitions, time)), timeout)
+        return {(p.topic, p.partition): one.offset for p, one in found.items() if one is not None}
+
     async def partitions(self, topics: Iterable[str], timeout: float) -> list[TopicPartition]:
         """Return the partitions of topics; one that does not exist has none. Raises as `ends`."""
         names = list(topics)

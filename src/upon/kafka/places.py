@@ -1,4 +1,4 @@
-"""Reading single records of Kafka by their place: what a task or an event was that is to be looked at again.
+"""Reading parts of Kafka's logs by their place: what is to be looked at again, a window of what is past.
 
 Not here: following topics (`upon.kafka.follow`).
 """
@@ -6,16 +6,24 @@ Not here: following topics (`upon.kafka.follow`).
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError
 
 from upon.errors import KafkaUnavailable
 from upon.kafka.clients import async_consumer, unavailable
 from upon.kafka.ends import Ends
+from upon.kafka.reader import damaged
 
 TIMEOUT = 20.0
-"""Seconds that Kafka has for one record."""
+"""Seconds that Kafka has for the next record."""
+LOOK = 1.0
+"""Seconds after which it is looked whether there is anything before the end: not every offset has a record."""
+Window = tuple[TopicPartition, int, int]
+"""A part of a partition's log: from an offset up to another, which is not included."""
 
 
 class Places:
@@ -35,33 +43,51 @@ class Places:
 
         Raises:
             KafkaUnavailable: no broker answers.
+            KafkaDamaged: a record cannot be read.
         """
         partitions = {partition for partition, _ in wanted}
         if not partitions:
             return {}
         begins = await self._ends.begins(partitions, TIMEOUT)
         ends = await self._ends.ends(partitions, TIMEOUT)
-        there = {
-            (partition, offset)
-            for partition, offset in wanted
+        there = [
+            (partition, offset, offset + 1)
+            for partition, offset in sorted(wanted)
             if begins[partition.topic, partition.partition] <= offset < ends[partition.topic, partition.partition]
-        }
+        ]
         found: dict[tuple[TopicPartition, int], ConsumerRecord] = {}
-        async with async_consumer(self._kafka, self._client_id) as consumer:
-            for partition, offset in sorted(there):
-                if (record := await self._one(consumer, partition, offset)) is not None:
-                    found[partition, offset] = record
+        async for (partition, offset, _), records in self.windows(there):
+            found[partition, offset] = records[0]
         return found
 
-    async def _one(self, consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
+    async def windows(self, wanted: list[Window]) -> AsyncIterator[tuple[Window, list[ConsumerRecord[Any, Any]]]]:
+        """Yield the records of windows, which must be within the log, in order, some at a time. Raises as `read`."""
+        if not wanted:
+            return
+        async with async_consumer(self._kafka, self._client_id) as consumer:
+            for window in wanted:
+                async for records in self._window(consumer, *window):
+                    yield window, records
+
+    async def _window(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
+    ) -> AsyncIterator[list[ConsumerRecord[Any, Any]]]:
         consumer.assign([partition])
-        consumer.seek(partition, offset)
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                batches = await consumer.getmany(partition, timeout_ms=int(TIMEOUT * 1000), max_records=1)
-        except TimeoutError as error:
-            raise KafkaUnavailable(f"Kafka did not give {partition.topic}/{partition.partition}/{offset}") from error
-        except KafkaError as error:
-            raise unavailable(self._kafka, error) from error
-        records = batches.get(partition, [])
-        return records[0] if records and records[0].offset == offset else None
+        consumer.seek(partition, first)
+        heard = time.monotonic()
+        while first < end:
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    some = await consumer.getmany(partition, timeout_ms=int(LOOK * 1000), max_records=end - first)
+                    first = await consumer.position(partition)
+            except (CorruptRecordException, ValueError, TypeError, LookupError, AssertionError) as error:
+                raise damaged(partition, first, str(error) or type(error).__name__) from error
+            except (KafkaError, TimeoutError) as error:
+                raise unavailable(self._kafka, error or f"no record within {TIMEOUT:.0f} s") from error
+            if first >= end:  # before the consumer asks for more and waits for it: that would hold up the next window
+                consumer.pause(partition)
+            if records := [one for one in some.get(partition, []) if one.offset < end]:
+                heard = time.monotonic()
+                yield records
+            elif first < end and time.monotonic() - heard > TIMEOUT:
+                raise KafkaUnavailable(f"Kafka did not give {partition.topic}/{partition.partition}/{first}")

@@ -80,6 +80,30 @@ class Client(DeadLetters):
         body = [replace(one, extensions=descending(one.extensions)).to_dict() for one in events]
         return self._rest.ask("POST", path("events"), api.Published, body).ids if events else []
 
+    def events(
+        self,
+        *,
+        type: str | Sequence[str] | None = None,
+        source: str | None = None,
+        subject: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+    ) -> api.PastEvents:
+        """Return the newest events of a time, oldest first, as far as Kafka has them still.
+
+        Args:
+            type: only of this type, or of one of these; a ``*`` at its end stands for anything.
+            source, subject: only of this source, about this; in the same form.
+            since, until: RFC 3339, when Kafka had them.
+            limit: how many at most, default 50.
+
+        Returns:
+            The events; `more`: there may be older ones; `complete_since`: how far back was read, if that was not all.
+        """
+        where = path("events", type=type, source=source, subject=subject, since=since, until=until, limit=limit)
+        return self._rest.ask("GET", where, api.PastEvents)
+
     def watch(self, *, events: bool = False, tasks: bool = False) -> Changes:
         """Return events as they pass and tasks as they change, from now on: an endless iterator.
 

@@ -30,9 +30,13 @@ PAUSE = 0.1
 
 
 def path(*parts: str, **query: Any) -> str:
-    """Return ``/v1/parts…?query`` with everything quoted; what is None in the query is left out."""
+    """Return ``/v1/parts…?query`` with everything quoted; None is left out of the query, a list is given one by one."""
     given = {name: value for name, value in query.items() if value is not None}
-    return "/v1/" + "/".join(quote(part, safe="@") for part in parts) + (f"?{urlencode(given)}" if given else "")
+    return (
+        "/v1/"
+        + "/".join(quote(part, safe="@") for part in parts)
+        + (f"?{urlencode(given, doseq=True)}" if given else "")
+    )
 
 
 class Rest:
