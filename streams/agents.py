@@ -49,8 +49,6 @@ COMMIT_INTERVAL = 0.5
 """Seconds between commits while there is something to commit; after a kill so much is processed again."""
 MAX_WAITING = 64
 """Records that wait to be taken up, at most."""
-RULES_AT_ONCE = 20
-"""Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
 MAX_HELD = 10_000
 """Records that are judged and held, at most; more wait to be taken up."""
 SETTLED = 0.1
@@ -115,19 +113,12 @@ class EventAgent:
         record = received(message)
         work = self.effects.begin(message.tp, message.offset)
         self._times.read(work.partition, work.offset, record.recorded // 1_000_000)
-        rules = await self._rules()
+        rules = await self._catalogue.renewed(record.recorded)
         work.open += 1  # held
         self._barrier.judged(work, record.recorded, self._catalogue.number)
         self._holding.set()
         await self._judge(work, record, rules)
         self.effects.settle(work)
-
-    async def _rules(self) -> Rules:
-        """Return the rules with every change in them."""
-        for number, _ in enumerate(self._catalogue.renew(), 1):
-            if number % RULES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return self._catalogue.rules
 
     async def _judge(self, work: Work, record: Received, rules: Rules) -> None:
         now = time.time_ns()
@@ -173,7 +164,7 @@ class EventAgent:
             return  # retention was faster
         record = as_data(found[place])
         if (only := only_rule(record.headers)) is None or only in again:
-            await self._judge(work, record, _Only(await self._rules(), again))
+            await self._judge(work, record, _Only(await self._catalogue.renewed(record.recorded), again))
 
     async def drain(self, timeout: float, *, for_good: bool = False) -> bool:
         """Drop what waits, as partitions leave or the worker ends: it is read again from the last commit.

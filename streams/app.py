@@ -38,7 +38,7 @@ from upon.streams.agents import EventAgent
 from upon.streams.catalogue import Catalogue
 from upon.streams.commits import committing, correct, watch
 from upon.streams.conditions import EVALUATOR
-from upon.streams.following import following
+from upon.streams.following import Known, following
 from upon.topics import TopicSpec
 
 CLIENT_ID = "upon-streams"
@@ -70,6 +70,8 @@ async def main(part: Part, settings: Settings) -> None:
         ends = Ends(kafka, asking)
         places = Places(kafka, f"{CLIENT_ID}-places", ends)
         agent = EventAgent(topics, known, outbox, ends, places, chain_limit=settings.chain_limit)
+        if not await _ready_to_judge(part, known, keeping_up):
+            return
         async with _faust(settings, agent) as (app, assigned):
             commits = asyncio.create_task(agent.commit_regularly(committing(app)))
             crashed = asyncio.create_task(app._crashed.wait())
@@ -91,6 +93,22 @@ async def main(part: Part, settings: Settings) -> None:
             finally:
                 for task in (processing, commits, crashed, stopping, sending, confirming, looking):
                     task.cancel()
+
+
+async def _ready_to_judge(part: Part, known: Known, keeping_up: asyncio.Task[None]) -> bool:
+    """Compile the rules that are there: before Kafka counts on this worker. False: told to stop meanwhile."""
+    compiling = asyncio.create_task(known.catalogue.renewed())
+    stopping = asyncio.create_task(part.stopping.wait())
+    try:
+        await asyncio.wait({compiling, stopping, keeping_up}, return_when=asyncio.FIRST_COMPLETED)
+        if keeping_up.done():
+            keeping_up.result()
+        if compiling.done():
+            compiling.result()
+        return not stopping.done()
+    finally:
+        compiling.cancel()
+        stopping.cancel()
 
 
 def _outbox(settings: Settings, catalogue: Catalogue) -> Outbox:

@@ -8,6 +8,7 @@ Not here: reading the topics (`upon.kafka.follow`).
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -20,6 +21,8 @@ from upon.registry import Registry, Standing
 from upon.streams.rules import FOREVER, Rule, rule_from_spec
 from upon.streams.timeline import RulesOverTime
 
+RULES_AT_ONCE = 20
+"""Changed rules that are compiled, some 0.3 ms each, before others get their turn."""
 log = get_logger(__name__)
 
 
@@ -51,11 +54,23 @@ class Catalogue:
             pass
         return self._rules
 
-    def renew(self) -> Iterator[None]:
-        """Take changed rules into the index, one a step: others get their turn while many are compiled."""
+    async def renewed(self, at: int = FOREVER) -> RulesOverTime:
+        """Return the index with every change in it; others get their turn while many rules are compiled.
+
+        Args:
+            at: of the event that is asked for, ns since the epoch: an older one than the last change needs what was.
+        """
+        for number, _ in enumerate(self.renew(at), 1):
+            if number % RULES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return self.rules
+
+    def renew(self, at: int = FOREVER) -> Iterator[None]:
+        """Take changed rules into the index, one a step."""
         while self._changed:
             self._put_in_force(next(iter(self._changed)))
             yield
+        yield from self._rules.read_past(at)
 
     def take_registry(self, key: bytes, value: bytes | None, recorded: int) -> None:
         """Take in a record of the registry's topic; no value is a tombstone. `recorded`: when Kafka had it, ns."""

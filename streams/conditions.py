@@ -20,7 +20,7 @@ import datetime
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -234,15 +234,21 @@ class Expression:
             raise EvaluationError(self.source, f"cannot be a key: {error}") from error
 
 
+@lru_cache(maxsize=4096)
+def expression(source: str) -> Expression:
+    """Return the compiled expression; of equal texts, which many rules share, the same. Raises as `Expression`."""
+    return Expression(source)
+
+
 def prepare(source: str, fields: dict[str, Any]) -> Callable[[], Any]:
     """Return what evaluates `source` for an event's fields, with everything done that goes before: for the evaluator.
 
     Raises:
         ExpressionError: it does not compile.
     """
-    expression, scope = Expression(source), Scope.of_fields(fields)
+    found, scope = Expression(source), Scope.of_fields(fields)
     scope.extended_context  # noqa: B018  built now
-    return lambda: expression.value_here(scope)
+    return lambda: found.value_here(scope)
 
 
 _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)

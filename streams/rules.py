@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from upon.errors import RuleError
 from upon.messages import Retry
 from upon.registry import split_function
-from upon.streams.conditions import Expression, ExpressionError
+from upon.streams.conditions import Expression, ExpressionError, expression
 from upon.streams.patterns import Pattern, check_pattern
 from upon.streams.schema import KEYS, SEVERAL_EVENT_KEYS, RetrySpec, RuleSpec
 from upon.streams.templates import Template, compile_template
@@ -214,7 +214,7 @@ def _expression(spec: dict[str, Any], name: str, problems: list[Problem]) -> Exp
     if not isinstance(source, str):
         return None  # absent, or its type is a problem already
     try:
-        return Expression(source.strip())
+        return expression(source.strip())
     except ExpressionError as error:
         problems.append(((name,), str(error)))
         return None

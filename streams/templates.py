@@ -20,7 +20,7 @@ import msgspec
 
 from upon.errors import InputError, PayloadTooLarge
 from upon.messages import MAX_PAYLOAD
-from upon.streams.conditions import EvaluationError, Expression, ExpressionError, Scope
+from upon.streams.conditions import EvaluationError, Expression, ExpressionError, Scope, expression
 from upon.streams.costs import size
 
 Path = tuple[str | int, ...]
@@ -148,7 +148,7 @@ def _compile_text(text: str) -> str | Expression | _Text:
 
 def _compile_expression(source: str, text: str) -> Expression:
     try:
-        return Expression(source.strip())
+        return expression(source.strip())
     except ExpressionError as error:
         raise ExpressionError(f"in ${{{source}}}: {error}") from None
 

@@ -10,7 +10,8 @@ costs, however many there are. Not here: the registry (`upon.streams.catalogue`)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from upon.streams.matcher import Matcher
@@ -56,15 +57,17 @@ class RulesOverTime:
         """Return the rules, by name, that match an event which Kafka had at `at`, ns since the epoch."""
         found = self._current.match(event)
         if at < self._changed:
-            self._read_past()
+            deque(self.read_past(at), maxlen=0)
             found = [rule for rule in found if rule.since <= at]
             found += [rule for rule in self._past.match(event) if rule.since <= at < rule.until]
         return sorted(found, key=lambda rule: rule.name)
 
-    def _read_past(self) -> None:
-        for name in self._stale:
+    def read_past(self, at: int) -> Iterator[None]:
+        """Index what was in force, as far as an event that Kafka had at `at` may need it: one rule a step."""
+        while self._stale and at < self._changed:
+            del self._stale[name := next(iter(self._stale))]
             for handle in self._past_handles.pop(name, ()):
                 self._past.remove(handle)
             if handles := [self._past.add(rule) for rule in self._past_of(name)]:
                 self._past_handles[name] = handles
-        self._stale.clear()
+            yield

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from aiokafka.admin import NewPartitions
 
 from tests.services import eventually
 from upon.kafka.admin import admin_client, ensure_topics
 from upon.kafka.clients import async_producer
+from upon.kafka.follow import AT_ONCE, follow
 from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.topics import Topics, TopicSpec
@@ -91,3 +93,22 @@ async def test_a_committed_position_that_the_log_does_not_have_is_corrected(kafk
     async with reading(kafka, "test", [topic], group=group, start=start) as reader:
         await write(kafka, topic, b"4")
         assert (await read(reader, 1))[-1] in (b"3", b"4"), "nothing is skipped: read again is what may be new"
+
+
+async def test_who_follows_a_long_topic_gives_others_their_turn(kafka: str, topics: Topics) -> None:
+    async with async_producer(kafka, "test") as producer:
+        sent = [await producer.send(topics.registry, b"", key=str(n).encode()) for n in range(10 * AT_ONCE)]
+        await asyncio.gather(*sent)
+    taken: list[object] = []
+    turns: list[int] = []
+
+    async def others() -> None:
+        while True:
+            turns.append(len(taken))
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    await asyncio.wait_for(follow(kafka, "test", [topics.registry], taken.append, stop_at_end=True), DEADLINE)
+    other.cancel()
+    assert len(taken) == 10 * AT_ONCE
+    assert max(after - before for before, after in pairwise(turns)) <= AT_ONCE

@@ -18,6 +18,9 @@ from upon.topics import TopicSpec
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
+AT_ONCE = 50
+"""Records that are handed over before others get their turn: a topic may hold hundreds of thousands."""
+
 
 async def follow(
     kafka: str,
@@ -63,5 +66,7 @@ async def follow(
                 if stop_at_end:
                     return
             for records in await reader.next():
-                for record in records:
+                for number, record in enumerate(records, 1):
                     on_record(record)
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -132,3 +134,41 @@ def test_what_does_not_parse_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     feed.catalogue.take_site(b"\xc1", NOW)
     feed.catalogue.take_site(None, NOW)
     assert feed.matching("x") == [("b", 1)]
+
+
+async def test_others_get_their_turn_while_many_rules_are_compiled() -> None:
+    """At the start, after a change of many rules, and when an event comes that is older than that."""
+    feed, many = Feed(), 300
+    for revision in (1, 2):
+        for first in range(0, many, 100):
+            feed.apply(*[rule(f"r{number}", f"t{number}", revision) for number in range(first, first + 100)])
+    compiled: list[int] = []
+    turns: list[int] = []
+
+    async def others() -> None:
+        while True:
+            turns.append(len(compiled))
+            await asyncio.sleep(0)
+
+    compile_one = feed.catalogue._compiled
+    feed.catalogue._compiled = lambda *of: compiled.append(1) or compile_one(*of)  # type: ignore[method-assign, func-returns-value]
+    other = asyncio.create_task(others())
+    await feed.catalogue.renewed()
+    assert len(compiled) == many, "what was is not compiled before it is needed"
+    rules = await feed.catalogue.renewed(NOW)
+    other.cancel()
+    assert len(compiled) == 2 * many
+    assert max(after - before for before, after in pairwise(turns)) <= catalogue_module.RULES_AT_ONCE
+    assert [one.revision for one in rules.match({"type": "t7"}, NOW + 101)] == [1]
+    assert [one.revision for one in rules.match({"type": "t7"}, feed.at)] == [2]
+
+
+def test_what_is_pruned_of_the_past_is_forgotten() -> None:
+    feed = Feed()
+    first = feed.apply(rule("a", "x"))
+    feed.apply(rule("a", "y", 2))
+    feed.apply(rule("a", "z", 3))
+    assert feed.matching("x", first) == [("a", 1)]
+    feed.catalogue.take_registry(b"activations/1", None, feed.at)
+    assert feed.matching("x", first) == []
+    assert feed.matching("z") == [("a", 3)]
