@@ -9,7 +9,7 @@ Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,7 +17,7 @@ from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.protocol import Assignment, Attempt, Outcome
+from upon.dispatcher.protocol import Assignment, Attempt, Outcome, assignment_bytes, batches, outcome_bytes
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
     HELD,
@@ -106,8 +106,8 @@ class Attempts:
                 self.step.add(SendCode(manager.id, lane.code))
             given.setdefault(manager.id, []).extend(tasks)
         for id, tasks in given.items():
-            for batch in _batches(tasks, self._timeout):
-                self.step.send(id, protocol.Tasks(tuple(batch)))
+            for batch in batches((_assignment(task, self._timeout) for task in tasks), assignment_bytes):
+                self.step.send(id, protocol.Tasks(batch))
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""
@@ -231,7 +231,7 @@ class Attempts:
         kept = len(task.invocation.payload)
         if kept > SMALL:
             kept, task.invocation = 0, msgspec.structs.replace(task.invocation, payload=b"")
-        self.book.resize(task, kept + len(outcome.payload))
+        self.book.resize(task, kept + outcome_bytes(outcome))
         self.step.add(PublishResult(result_of(task, outcome, self.step.now.wall)))
 
     def learn(self) -> None:
@@ -244,17 +244,6 @@ class Attempts:
             ready.charge(account, seconds)
         self._times.clear()
         self._beyond.clear()
-
-
-def _batches(tasks: list[Task], timeout: float) -> Iterator[list[Assignment]]:
-    """Yield assignments in batches of about `BATCH_BYTES`; `timeout` (s) is for those that have none."""
-    waiting = iter(tasks)
-    for first in waiting:
-        batch, size = [_assignment(first, timeout)], first.size
-        while size < protocol.BATCH_BYTES and (task := next(waiting, None)) is not None:
-            batch.append(_assignment(task, timeout))
-            size += task.size
-        yield batch
 
 
 def _assignment(task: Task, timeout: float) -> Assignment:

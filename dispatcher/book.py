@@ -19,7 +19,7 @@ from collections import OrderedDict
 
 from upon.dispatcher.capacity import Capacity, Manager
 from upon.dispatcher.done import DoneIds
-from upon.dispatcher.protocol import Outcome
+from upon.dispatcher.protocol import Outcome, outcome_bytes
 from upon.dispatcher.tasks import HELD, Task, TaskState
 from upon.dispatcher.waiting import Depths, Waiting
 from upon.kafka.offsets import Offsets
@@ -132,7 +132,7 @@ class Book:
         """Keep an outcome whose invocation has not been read yet; False: there is no room, it is to be run again."""
         if outcome.id in self.early:
             return True
-        size = len(outcome.payload)
+        size = outcome_bytes(outcome)
         if len(self.early) >= MAX_EARLY or self.early_bytes + size > MAX_EARLY_BYTES:
             self.claims.pop(outcome.id, None)
             return False
@@ -144,8 +144,16 @@ class Book:
         """Return such an outcome, once."""
         kept = self.early.pop(id, None)
         if kept:
-            self.early_bytes -= len(kept[1].payload)
+            self.early_bytes -= outcome_bytes(kept[1])
         return kept
+
+    def forget_unread(self) -> list[tuple[str, Outcome]]:
+        """Forget what managers have and nobody has asked for; return the outcomes among it."""
+        outcomes = list(self.early.values())
+        self.claims.clear()
+        self.early.clear()
+        self.early_bytes = 0
+        return outcomes
 
     # -------------------------------------------------------------------------------------- invariants
 
@@ -177,7 +185,7 @@ class Book:
         for id in by_state.get("retrying", set()) | by_state.get("needs_code", set()):
             assert (self.tasks[id].due, id) in alarms, f"nothing will wake {id}"
         assert self.bytes == sum(task.size for task in self.tasks.values()), "bytes are miscounted"
-        assert self.early_bytes == sum(len(o.payload) for _, o in self.early.values()), "early bytes are miscounted"
+        assert self.early_bytes == sum(outcome_bytes(o) for _, o in self.early.values()), "early bytes are miscounted"
         assert not (self.claims.keys() | self.early.keys()) & self.tasks.keys(), "read, and waited for still"
         assert all(manager in self.managers for manager, _ in self.claims.values()), "claimed by who is gone"
         told = {id for id, task in self.tasks.items() if task.told}

@@ -207,7 +207,12 @@ class Dispatcher:
                 self._carry_out(instruction)
 
     def _heard(self) -> Iterator[Input]:
-        """What managers say."""
+        """What managers say.
+
+        The last words of a connection that broke come before the news that it did. The first word of a new connection
+        is Ready, and comes after it: else the manager would be gone as soon as it is back, with all that it holds.
+        """
+        broken = dict.fromkeys(self.router.broken())
         for said in self.router.receive():
             if isinstance(said, Gone):
                 yield ManagerGone(said.manager, "its connection broke")
@@ -219,7 +224,12 @@ class Dispatcher:
                 log.warning(f"manager {manager} was rejected: {error}", action="reject", manager=manager)
                 self.router.send(manager, protocol.pack(protocol.Reject(str(error))))
                 continue
+            if manager in broken and isinstance(message, protocol.Ready):
+                del broken[manager]
+                yield ManagerGone(manager, "its connection broke")
             yield Heard(manager, message)
+        for manager in broken:
+            yield ManagerGone(manager, "its connection broke")
 
     def _taken_in(self) -> Iterator[Input]:
         """What came from Kafka."""

@@ -36,8 +36,8 @@ Not here: sockets, keys (`upon.dispatcher.keys`), what is decided (`upon.dispatc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -55,7 +55,11 @@ STARTED_AFTER = 0.05
 """Seconds: a manager reports Started for what still runs this long after it began; a shorter task's start
 travels in its outcome alone."""
 BATCH_BYTES = 1024 * 1024
-"""Bytes of payload after which either side begins a new message."""
+"""Bytes after which either side begins a new message."""
+MAX_OUTCOME = 32 * 1024 * 1024
+"""Bytes of an outcome; a manager sends the failure that says so in place of a larger one."""
+_FIELDS = 200
+"""Bytes of what has no variable length in an outcome or an assignment, generously."""
 
 
 class Frame(Struct, frozen=True, array_like=True):
@@ -248,6 +252,45 @@ KINDS = {**_FROM_MANAGER, **_FROM_DISPATCHER}
 _encode = msgspec.msgpack.Encoder().encode
 _headers = {cls: bytes((VERSION, kind)) for kind, cls in KINDS.items()}
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
+
+
+T = TypeVar("T")
+
+
+def assignment_bytes(one: Assignment) -> int:
+    """Return how many bytes an assignment takes in a message, at most."""
+    return len(one.payload) + _text(one.function) + _text(one.cause) + _text(one.code) + _FIELDS
+
+
+def outcome_bytes(one: Outcome) -> int:
+    """Return how many bytes an outcome takes in a message, at most."""
+    size = len(one.payload) + _text(one.stdout) + _text(one.preview) + _FIELDS
+    if one.failure is not None:
+        size += _failure_bytes(one.failure)
+    return size + sum(_failure_bytes(item.failure) for item in one.bad_items) if one.bad_items else size
+
+
+def _failure_bytes(one: Failure) -> int:
+    texts = (one.type, one.message, one.traceback, one.unbuilt, *one.kinds)
+    return len(one.payload) + sum(map(_text, texts)) + _FIELDS
+
+
+def _text(text: str) -> int:
+    return len(text) if text.isascii() else len(text) * 4
+
+
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[tuple[T, ...]]:
+    """Yield items in batches of about `BATCH_BYTES`, at least one in each."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= BATCH_BYTES:
+            yield tuple(batch)
+            batch, total = [], 0
+    if batch:
+        yield tuple(batch)
 
 
 class ProtocolError(InputError):

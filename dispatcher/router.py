@@ -1,7 +1,7 @@
 """The dispatcher's socket: a ROUTER with CurveZMQ, its door keeper (ZAP) and its eyes (the socket monitor).
 
     add_reader(socket, monitor, door) ──▶ wake()      then the loop calls
-    receive() ──▶ (manager, frames) | Gone(manager)   until nothing is left
+    broken() ──▶ managers whose connections have broken, receive() ──▶ (manager, frames)   until nothing is left
     send(manager, frames) ──▶ False: there is no such peer
 
 A connection that breaks is known at once: the monitor names its file descriptor, and each message says through
@@ -138,11 +138,11 @@ class Router:
         self._admit()
 
     def receive(self) -> Iterator[Message | Gone]:
-        """Yield what has happened, for `LISTEN` s at most; `pending` tells whether there is more.
+        """Yield what was said, for `LISTEN` s at most; `pending` tells whether there is more.
 
-        The last words of a connection that broke come before the news that it did.
+        `Gone` where a manager speaks through another connection than before. Ask `broken` first: what was said through
+        a connection that broke comes here after that.
         """
-        broken = list(self._broken())
         until = time.monotonic() + LISTEN
         while True:
             try:
@@ -156,7 +156,6 @@ class Router:
             yield manager, [frame.bytes for frame in frames[1:]]
             if time.monotonic() > until:
                 break
-        yield from broken
 
     def _arrived(self, manager: str, descriptor: int) -> Iterator[Gone]:
         """A manager speaks through a connection that is new to us: the one it had, if any, is gone."""
@@ -167,7 +166,8 @@ class Router:
         if before:
             yield Gone(manager)
 
-    def _broken(self) -> Iterator[Gone]:
+    def broken(self) -> Iterator[str]:
+        """Yield the managers whose connections have broken since this was asked last."""
         while True:
             try:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
@@ -175,7 +175,7 @@ class Router:
                 return
             manager = self._by_fd.pop(int(event["value"]), None)
             if manager is not None:
-                yield Gone(manager)
+                yield manager
 
     def send(self, manager: str, frames: list[bytes]) -> bool:
         """Send to a manager; False if there is no connection to it."""

@@ -52,6 +52,8 @@ CANCEL_MEMORY = 3600.0
 """Seconds a cancel waits for its invocation: it may be read first."""
 MAX_CANCELS = 100_000
 """Cancels that wait, at most; the oldest are forgotten."""
+UNREAD = 600.0
+"""Seconds, of reading on, in which the invocation of what a manager has must have been read."""
 MAX_TASKS = 100_000
 """Tasks held, at most (plus what is in the records under way)."""
 MAX_BYTES = 256 * 1024 * 1024
@@ -87,6 +89,7 @@ class State:
         self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random)
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
+        self._waited = 0.0  # monotonic s: since when what managers have and was not read yet could have been read
         self._max_tasks, self._max_bytes = max_tasks, max_bytes
 
     def handle(self, inputs: Iterable[Input], now: Now) -> list[Instruction]:
@@ -274,6 +277,11 @@ class State:
             else:
                 self.attempts.give_up_code(task)
         self.roster.tick()
+        if not (book.claims or book.early) or self.paused:
+            self._waited = mono
+        elif mono - self._waited > UNREAD:  # it was done long ago, and its offset committed
+            for manager, outcome in book.forget_unread():
+                self.step.stored(manager, Attempt(outcome.id, outcome.attempt))
         while book.cancels and next(iter(book.cancels.values()))[0] <= mono:
             book.cancels.popitem(last=False)
 

@@ -3,7 +3,7 @@
 Three descriptors join one worker to its manager:
 
     stream   a socket pair; frames both ways: 4 bytes length (little endian), then a MessagePack list of messages
-    tokens   a pipe; `Task.seq` in four bytes is the permission to start that task
+    tokens   a pipe; `Task.seq` in eight bytes is the permission to start that task
     output   a file without a name; the worker's stdout and stderr (`upon.endpoint.output`)
 
 A task may be started only by who has read its token. The manager keeps the reading end too, so it can take back
@@ -27,7 +27,7 @@ from upon.messages import Failure, ItemFailure
 
 MAX_AHEAD = 64
 """Tasks a worker is given beyond the one it runs, at most."""
-TOKEN = struct.Struct("<I")
+TOKEN = struct.Struct("<Q")
 """Read and written whole: a pipe keeps writes of up to 512 bytes together."""
 HEADER = 4
 

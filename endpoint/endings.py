@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 
+from msgspec.structs import replace
+
 from upon import serialize
-from upon.dispatcher.protocol import Assignment, Death, Outcome
-from upon.errors import TaskCancelled, TaskError, TaskTimeout
+from upon.dispatcher.protocol import MAX_OUTCOME, Assignment, Death, Outcome, outcome_bytes
+from upon.errors import PayloadTooLarge, TaskCancelled, TaskError, TaskTimeout
 
 STORY_OUTPUT = 2000
 """Characters of a dead worker's last output that its story has; a crash's traceback stands there."""
@@ -41,6 +43,19 @@ def died(task: Assignment, why: str, *, pid: int, exitcode: int, started: int, r
     if output.strip():
         story += f"; it had printed: {output.strip()[-STORY_OUTPUT:]}"
     return Death(task.id, task.attempt, story, pid, exitcode, started, started + int(ran * 1e9))
+
+
+def bounded(outcome: Outcome) -> Outcome:
+    """Return an outcome that a message can hold: itself, or the failure that says that it is too large."""
+    if (size := outcome_bytes(outcome)) <= MAX_OUTCOME:
+        return outcome
+    error = PayloadTooLarge(
+        f"the result with its failures and output is {size:,} bytes, the limit is {MAX_OUTCOME:,}: write to a file "
+        "instead"
+    )
+    failed = serialize.dump_failure(error)
+    stdout = outcome.stdout[-STORY_OUTPUT:]
+    return replace(outcome, status="failed", payload=b"", failure=failed, bad_items=(), preview="", stdout=stdout)
 
 
 def exit_story(exitcode: int) -> str:

@@ -23,9 +23,9 @@ import msgspec
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
-from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Death, FromDispatcher, Outcome
+from upon.dispatcher.protocol import BEAT, Death, FromDispatcher, Outcome, batches, outcome_bytes
 from upon.endpoint.channel import Code, FromWorker
-from upon.endpoint.endings import exit_story
+from upon.endpoint.endings import bounded, exit_story
 from upon.endpoint.environment import allowed
 from upon.endpoint.execution import PYTHON
 from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
@@ -202,7 +202,7 @@ class Manager:
             self._link.send(protocol.Need(tuple(lacks)))
         if begun:
             self._link.send(protocol.Started(tuple(begun)))
-        for batch in _batches(outcomes):
+        for batch in batches(outcomes, outcome_bytes):
             self._link.send(protocol.Results(batch))
         if deaths:
             self._link.send(protocol.Lost(tuple(deaths)))
@@ -257,7 +257,7 @@ class Manager:
     def _do(self, instruction: Instruction) -> None:
         match instruction:
             case Ended(outcome):
-                self._outcomes.append(self._ledger.ended(outcome))
+                self._outcomes.append(self._ledger.ended(bounded(outcome)))
                 self._flush_soon()
             case Give(worker, messages, seqs):
                 self._workers.give(worker, messages, seqs)
@@ -303,17 +303,3 @@ class Manager:
     def _tick(self) -> None:
         self._alarm = None
         self._carry(self._pool.tick(self._loop.time()))
-
-
-def _batches(outcomes: list[Outcome]) -> Iterable[tuple[Outcome, ...]]:
-    """Yield outcomes in batches of about `BATCH_BYTES`."""
-    batch: list[Outcome] = []
-    size = 0
-    for outcome in outcomes:
-        batch.append(outcome)
-        size += len(outcome.payload) + len(outcome.stdout) + 200
-        if size >= BATCH_BYTES:
-            yield tuple(batch)
-            batch, size = [], 0
-    if batch:
-        yield tuple(batch)

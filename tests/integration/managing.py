@@ -66,6 +66,7 @@ class Site:
         self.open(self.address)
 
     def _wake(self) -> None:
+        self.gone += len(list(self.router.broken()))
         for event in self.router.receive():
             if isinstance(event, Gone):
                 self.gone += 1

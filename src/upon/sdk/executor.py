@@ -71,7 +71,10 @@ class Submitter(futures.Executor):
             ServiceUnavailable: the service is gone for good.
             RuntimeError: after `shutdown`.
         """
-        return self._send(fn, _code_of(fn), functions.pack_call(fn, args, kwargs), 0)
+        if isinstance(fn, str):
+            return self._send(fn, None, functions.pack_call(fn, args, kwargs), 0)
+        plain, given, named = functions.apart(fn, args, kwargs)
+        return self._send(fn, functions.code_of(plain), functions.pack_call(fn, given, named), 0)
 
     @overload  # type: ignore[override]
     def map(

@@ -5,8 +5,9 @@ has them, in its own version. By value go functions of scripts, notebooks, modul
 and what they use of such modules.
 
 Guarantee: a plain function is pickled once and again only when a global or closure variable that it names was bound
-anew; a change *inside* such a variable's value (a list appended to) is not noticed. Bound methods, partials and
-callable objects are pickled at each submit, for their state may have changed.
+anew; a change *inside* such a variable's value (a list appended to) is not noticed. Of bound methods and partials the
+function is the code, and what they bind travels as arguments. Callable objects are pickled at each submit, for their
+state may have changed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import is_
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from upon import pickling, serialize
@@ -63,6 +64,23 @@ def code_of(function: Callable[..., Any]) -> FunctionCode:
     bound = _variables(function, names)
     found = _cache[function] = _Known(_pickled(function), names, bound)
     return found.code
+
+
+def apart(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
+    """Return the plain function of a partial or a bound method, and all arguments of this call of it.
+
+    What they bind is data of the call, which may be other data at the next: code is what stays the same.
+    """
+    while True:
+        if type(function) is partial:
+            args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+            function = function.func
+        elif isinstance(function, MethodType) and isinstance(function.__func__, FunctionType):
+            args, function = (function.__self__, *args), function.__func__
+        else:
+            return function, args, kwargs
 
 
 @lru_cache(maxsize=256)

@@ -191,7 +191,11 @@ class Ledger(Generic[W]):
         return frame
 
     def refused(self, request: int, problem: Problem) -> Refusal[W]:
-        """Take in a refusal: either its reason passes and `retry` will send the frame again, or its waiters fail."""
+        """Take in a refusal.
+
+        Either its reason passes and `retry` will send the frame again; or it is about one of several invocations, which
+        are sent again one by one, so that nobody fails for another; or its waiters fail.
+        """
         frame = self._unacknowledged.pop(request, None)
         if frame is None:
             return Refusal()
@@ -200,6 +204,12 @@ class Ledger(Generic[W]):
             return Refusal(frame=frame, passes=True)
         lost: Iterable[Invocation] = ()
         match frame:
+            case Submit() if len(frame.invocations) > 1:
+                self._frames.extendleft(
+                    Submit(request=self._next(), site=frame.site, group=frame.group, invocations=(one,))
+                    for one in reversed(frame.invocations)
+                )
+                return Refusal(frame=frame)
             case Submit():
                 lost = frame.invocations
                 for one in lost:  # it may be refused because its code is not known any more: register it again

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record, sends
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import Commit, RecordRead, ResultsStored, Send
-from upon.messages import InvocationBatch, Retry
+from upon.dispatcher.instructions import Commit, Heard, RecordRead, ResultsStored, Send
+from upon.dispatcher.protocol import Assignment, Attempt, Outcome
+from upon.dispatcher.state import UNREAD
+from upon.messages import Cause, Failure, InvocationBatch, ItemFailure, Retry
 
 
 class TestTurns:
@@ -42,3 +44,51 @@ def test_another_groups_tasks_do_not_wait_behind_thousands() -> None:
         m.do(*(ended(id) for id in m.state.book.managers["m1"].tasks.copy()))
         order += [id for id, _ in m.assigned()]
     assert len(order) < 60
+
+
+def test_what_nobody_asks_for_is_forgotten() -> None:
+    """A manager has outcomes of work that was committed before this dispatcher began, longer ago than it knows."""
+    m = Machine()
+    m.do(ready(held=(Attempt("running", 1), Attempt("ended", 1))), ended("ended"))
+    assert m.state.book.early
+    for _ in range(int(UNREAD) + 10):
+        m.wait(1.0)
+        m.do(Heard("m1", protocol.Heartbeat(1)))
+        if m.sent(protocol.Stored) or not m.state.book.early:
+            break
+    assert not m.state.book.early
+    assert not m.state.book.claims
+    m.do(ended("running"))
+    assert "running" in m.state.book.early, "it is kept as long again"
+
+
+def test_a_failure_counts_with_all_that_it_says() -> None:
+    m = Machine()
+    m.do(ready(), record(0, "a"))
+    large = Failure(type="E", message="m" * 1000, traceback="t" * 100_000, payload=bytes(50_000))
+    m.do(
+        ended(
+            "a", status="failed", failure=large, stdout="s" * 10_000, bad_items=(ItemFailure(index=0, failure=large),)
+        )
+    )
+    assert 312_000 <= m.state.book.bytes <= 315_000
+
+
+def test_messages_are_bounded_whatever_makes_them_long() -> None:
+    m = Machine(max_tasks=10_000)
+    cause = Cause(rule="r" * 20_000, rule_revision=1, event_id="e", event_type="t", event_source="s")
+    m.do(ready(slots=200), record(0, *(invocation(f"t{n}", payload=b"", cause=cause) for n in range(200))))
+    sent = m.sent(protocol.Tasks)
+    assert len(sent) > 2
+    assert sum(len(tasks.assignments) for tasks in sent) == 200
+    assert max(len(b"".join(protocol.pack(tasks))) for tasks in sent) < protocol.BATCH_BYTES + 100_000
+
+
+def test_sizes_are_no_less_than_what_is_sent() -> None:
+    failure = Failure(type="E", message="ü" * 100, traceback="x" * 1000, kinds=("A", "B"), payload=b"p" * 100)
+    one = Outcome(
+        "i" * 36, 3, "failed", b"r" * 300, failure, (ItemFailure(index=2, failure=failure),), "p", "äs", 1, 2, 3
+    )
+    task = Assignment("i" * 36, 1, "c" * 64, "fü" * 50, b"p" * 70, 5, 1.5, "cause")
+    assert len(b"".join(protocol.pack(protocol.Results((one,))))) <= protocol.outcome_bytes(one)
+    assert len(b"".join(protocol.pack(protocol.Tasks((task,))))) <= protocol.assignment_bytes(task)

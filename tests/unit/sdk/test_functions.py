@@ -22,7 +22,7 @@ from upon import serialize
 from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge
 from upon.sdk import functions
-from upon.sdk.functions import code_of, description_of, name_of, pack_call, pack_chunk, source_of
+from upon.sdk.functions import apart, code_of, description_of, name_of, pack_call, pack_chunk, source_of
 from upon.sdk.modules import travels
 from upon.source_text import MARK, MAX_TEXT, blocks_of, lines_of
 
@@ -310,3 +310,23 @@ def test_a_module_imported_inside_that_will_not_be_there_is_named(
 def test_what_workers_have_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     code_of(_from(tmp_path / "thumbs.py", "import json, os.path, msgspec, upon.errors; from . import x"))
     assert not recwarn.list
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def plus(self, n: int, *, twice: bool = False) -> int:
+        return (self.start + n) * (2 if twice else 1)
+
+
+def test_what_a_partial_or_a_method_binds_is_no_code() -> None:
+    """Else each submit of one would be new code, kept by every part."""
+    made = [functools.partial(functools.partial(pow, n), 3) for n in range(10)]
+    assert len({code_of(apart(one, (), {})[0]).hash for one in made}) == 1
+    assert apart(made[2], (7,), {}) == (pow, (2, 3, 7), {})
+    plain, args, kwargs = apart(functools.partial(Counter(4).plus, twice=True), (1,), {})
+    assert code_of(plain).hash == code_of(apart(Counter(5).plus, (), {})[0]).hash
+    assert plain(*args, **kwargs) == 10
+    assert apart(functools.partial(Counter(4).plus, twice=True), (1,), {"twice": False})[2] == {"twice": False}
+    assert apart(Counter, (1,), {}) == (Counter, (1,), {})

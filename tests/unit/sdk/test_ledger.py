@@ -237,3 +237,21 @@ def test_code_is_registered_again_after_an_hour_and_when_it_is_not_known_any_mor
     problem = api.Problem(error="FunctionNotFound", message="the code is not known")
     assert found.refused(submit.request, problem).waiters == ("w",)
     assert frames_of_a_submit("5") == ["Register", "Submit"]
+
+
+def test_nobody_fails_for_another() -> None:
+    """One of three is refused: each is sent again alone, and only the bad one fails."""
+    found = ledger("good", "bad", "fine")
+    acknowledge(found, drain(found))
+    (submit,) = drain(found)
+    problem = api.Problem(error="InputError", message="task bad: no")
+    assert found.refused(submit.request, problem).waiters == ()
+    alone = drain(found)
+    assert [[one.id for one in frame.invocations] for frame in alone if isinstance(frame, api.Submit)] == [
+        ["good"], ["bad"], ["fine"]
+    ]  # fmt: skip
+    assert found.refused(alone[1].request, problem).waiters == ("waiter bad",)
+    acknowledge(found, [alone[0], alone[2]])
+    assert found.is_accepted
+    assert set(found.unfinished) == {"good", "fine"}
+    assert found.freed == 3 * OVERHEAD
