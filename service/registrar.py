@@ -216,7 +216,8 @@ class Registrar:
         """
         async with self._alone():
             plan = planned(self.registry)
-            revisions = [_checked(one, f"rule {one.name!r}") for one in plan.revisions]
+            file = {one.name: one.activation.file for one in plan.changes}
+            revisions = [_checked(one, f"rule {one.name!r} of {file[one.name]}") for one in plan.revisions]
             activations = [_checked(one, "the changes of this request") for one in (plan.activations,) if one]
             await self._write(revisions)  # without an activation they mean nothing
             await self._write(activations)

@@ -201,6 +201,17 @@ class TestRules:
         assert said.message.startswith("my.yaml:7:")
         assert await running.ask("GET", "/v1/rules") == []
 
+    async def test_a_rule_that_no_record_holds_leaves_the_others_of_its_file_out_of_force(
+        self, running: Running
+    ) -> None:
+        text, often = "x" * 1_000_000, ", ".join(["*a"] * 17)  # short in YAML: aliases
+        large = RULE + f"  - {{name: large, upon: {{type: [t]}}, run: {{function: f, args: [&a {text}, {often}]}}}}\n"
+        said = await running.refused("POST", "/v1/rules", {"yaml": large, "file": "my.yaml"}, status=413)
+        assert said.error == "PayloadTooLarge"
+        assert said.message.startswith("rule 'large' of my.yaml: 18,0")
+        assert said.message.endswith("nothing was changed")
+        assert await running.ask("GET", "/v1/rules") == []
+
     async def test_disable_rollback_history_and_prune(self, running: Running) -> None:
         async def ask(path: str, **body: Any) -> Any:
             return await running.ask("POST", f"/v1/rules{path}", body or None)
