@@ -261,8 +261,13 @@ class TestInvocations:
         task = await running.task("mine")
         assert (task.status, task.function, task.version, task.attempts) == ("pending", "demo.double", 1, 0)
         assert [hop.name for hop in task.timings] == ["submitted"]
-        (batch, _) = await records.read(records.topics.invocations("local"), InvocationBatch, 2)
-        (sent,) = batch.invocations
+        batches = await records.read_until(
+            records.topics.invocations("local"),
+            InvocationBatch,
+            lambda found: sum(len(batch.invocations) for batch in found) >= 2,
+        )
+        batch, sent = batches[0], batches[0].invocations[0]
+        assert [one.id for some in batches for one in some.invocations] == ["mine", "mine"]
         assert unpack_call(sent.payload) == ([[1, 2.0]], {"k": None})
         assert (sent.code, sent.timeout, batch.principal) == (function.code, 5.0, "local")
 

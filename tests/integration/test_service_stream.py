@@ -39,6 +39,15 @@ def submit(request: int, *ids: str, group: str = "g", **fields: object) -> api.S
     return api.Submit(request=request, site="local", group=group, invocations=some)
 
 
+async def invocations(records: Records, count: int) -> list[InvocationBatch]:
+    """Return the records of the site as soon as they hold so many invocations, however these were batched."""
+    return await records.read_until(
+        records.topics.invocations("local"),
+        InvocationBatch,
+        lambda found: sum(len(batch.invocations) for batch in found) >= count,
+    )
+
+
 async def register(stream: Stream) -> None:
     done = await stream.ask(api.Register(request=0, code=FunctionCode(hash=CODE, body=BODY, python="3.11")))
     assert done == api.Done(request=0)
@@ -52,10 +61,7 @@ class TestRequests:
                 await stream.send(submit(n + 1, f"t{n}"))
             done = {(await stream.next(api.Done)).request for _ in range(200)}
             assert done == set(range(1, 201))
-        batches: list[InvocationBatch] = []
-        while (count := sum(len(batch.invocations) for batch in batches)) < 200:
-            batches = await records.read(records.topics.invocations("local"), InvocationBatch, len(batches) + 1)
-        assert count == 200
+        batches = await invocations(records, 200)
         assert [one.id for batch in batches for one in batch.invocations] == [f"t{n}" for n in range(200)]
         assert {(batch.group, batch.principal) for batch in batches} == {("g", "local")}
         assert (await running.task("t199")).status == "pending"
@@ -68,7 +74,7 @@ class TestRequests:
             some = [invocation(f"t{n}", (CODE, other)[n % 2], payload=b"p" * 300_000) for n in range(10)]
             frame = api.Submit(request=2, site="local", group="g", invocations=tuple(some))
             assert await stream.ask(frame) == api.Done(request=2)
-        batches = await records.read(records.topics.invocations("local"), InvocationBatch, 4)
+        batches = await invocations(records, 10)
         assert sorted(one.id for batch in batches for one in batch.invocations) == sorted(one.id for one in some)
         assert all(len({one.code for one in batch.invocations}) == 1 for batch in batches)
 
@@ -117,7 +123,9 @@ class TestRequests:
         async with running.stream() as stream:
             ids = tuple(f"t{n}" for n in range(5_001))
             assert await stream.ask(api.CancelTasks(request=1, site="local", ids=ids)) == api.Done(request=1)
-        parts = await records.read(records.topics.control("local"), Cancel, 2)
+        parts = await records.read_until(
+            records.topics.control("local"), Cancel, lambda found: sum(len(one.ids) for one in found) >= len(ids)
+        )
         assert tuple(id for part in parts for id in part.ids) == ids
 
 
