@@ -10,12 +10,14 @@ Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
 from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
+from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome, assignment_bytes, batches, outcome_bytes
 from upon.dispatcher.stragglers import UsualTimes
@@ -89,25 +91,33 @@ class Attempts:
 
     def place(self) -> None:
         """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
-        book, ready, capacity = self.book, self.book.ready, self.book.capacity
+        ready, capacity = self.book.ready, self.book.capacity
         if not ready or self.step.now.mono < self.hold_until:
             return
         given: dict[str, list[Task]] = {}
         while (lane := ready.next(capacity.level())) is not None:
-            manager = capacity.find(lane.code, ready.depths.of(lane.code))
-            assert manager is not None, "the site's level says that there is room"
-            tasks = ready.take(lane, capacity.share(manager, len(lane.tasks)))
-            book.assign(manager, tasks)
-            for task in tasks:
-                task.attempt += 1
-                task.dispatched, task.started, task.pid = self.step.now.wall, 0, 0
-            if lane.code not in manager.warm:
-                capacity.warm(manager, lane.code)
-                self.step.add(SendCode(manager.id, lane.code))
-            given.setdefault(manager.id, []).extend(tasks)
-        for id, tasks in given.items():
-            for batch in batches((_assignment(task, self._timeout) for task in tasks), assignment_bytes):
+            shares = capacity.deal(lane.code, ready.depths.of(lane.code), ready.turn(lane))
+            tasks = iter(ready.take(lane, sum(count for _, count in shares)))
+            for manager, count in shares:
+                self._give(manager, lane.code, list(islice(tasks, count)), given)
+        for id, all_tasks in given.items():
+            for batch in batches((_assignment(task, self._timeout) for task in all_tasks), assignment_bytes):
                 self.step.send(id, protocol.Tasks(batch))
+
+    def _give(self, manager: Manager, code: str, tasks: list[Task], given: dict[str, list[Task]]) -> None:
+        self.book.assign(manager, tasks)
+        wall = self.step.now.wall
+        for task in tasks:
+            task.attempt += 1
+            task.dispatched, task.started, task.pid = wall, 0, 0
+        if code not in manager.warm:
+            self.book.capacity.warm(manager, code)
+            self.step.add(SendCode(manager.id, code))
+        had = given.get(manager.id)
+        if had is None:
+            given[manager.id] = tasks
+        else:
+            had.extend(tasks)
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""

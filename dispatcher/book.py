@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from upon.dispatcher.capacity import Capacity, Manager
 from upon.dispatcher.done import DoneIds
@@ -102,13 +103,12 @@ class Book:
         elif to == "retrying":
             heapq.heappush(self.alarms, (task.due, task.id))
 
-    def assign(self, manager: Manager, tasks: list[Task]) -> None:
+    def assign(self, manager: Manager, tasks: Sequence[Task]) -> None:
         """Give a manager tasks that were just taken from `ready`."""
         for task in tasks:
             task.go("assigned")
             task.manager = manager.id
             manager.tasks[task.id] = task
-        self.capacity.turn(manager)
         self.capacity.moved(manager)
 
     def resize(self, task: Task, size: int) -> None:

@@ -3,8 +3,8 @@
     level of a manager   = tasks that it holds // its slots        0: a slot is idle
     level of the site    = the lowest of its managers'
 
-`find` gives the manager for a function's next tasks in a few steps, however many managers there are: an idle slot
-first, at a manager that has the function's code if one is found soon, else at any; then the emptiest.
+`deal` gives places to a function's next tasks in as many steps as there are tasks, however many managers there are:
+idle slots first, at managers that have the function's code if some are found soon, else at any; then the emptiest.
 
 Pure. Not here: which task is next, and how deep it may go (`waiting`); environments, resources, data.
 """
@@ -117,42 +117,49 @@ class Capacity:
         for manager in list(self._warm.get(code, {}).values()):
             self.cool(manager, code)
 
-    def find(self, code: str, depth: int) -> Manager | None:
-        """Return the manager that the next tasks of a function go to.
+    def deal(self, code: str, depth: int, count: int) -> list[tuple[Manager, int]]:
+        """Deal out tasks of a function, evenly, up to the next level: who gets how many.
 
         Args:
             depth: tasks per slot that a manager may hold of it.
+            count: how many there are, ≥ 1.
 
         Returns:
-            None: nobody has room so deep.
+            At least one in all if anybody has room so deep; perhaps fewer than there are.
         """
         lowest = self.level()
         if lowest >= depth:
-            return None
+            return []
         level = self._levels[lowest]
+        places = self._near(code, depth, level) or level
+        share = -(-count // len(places))
+        dealt = []
+        for manager in places.values():
+            given = min(share, count, manager.slots - len(manager.tasks) % manager.slots)
+            dealt.append((manager, given))
+            count -= given
+            if not count:
+                break
+        if len(dealt) < len(level):  # those of the level that were given nothing are first the next time
+            for manager, _ in dealt:
+                if manager.level == lowest:
+                    del level[manager.id]
+                    level[manager.id] = manager
+        return dealt
+
+    def _near(self, code: str, depth: int, level: dict[str, Manager]) -> dict[str, Manager] | None:
+        """Return managers that have a function's code, of those of the lowest level; None: it makes no difference."""
         warm = self._warm.get(code)
         if warm is None or len(warm) == len(self.managers):
-            return next(iter(level.values()))
-        for manager in islice((warm if len(warm) < len(level) else level).values(), LOOKS):
-            if manager.level == lowest and code in manager.warm:
-                return manager
-        if lowest:  # nobody is idle: a queue where the code is, before one where it is not
-            near = [manager for manager in islice(warm.values(), LOOKS) if manager.level < depth]
-            if near:
-                return min(near, key=lambda manager: manager.level)
-        return next(iter(level.values()))
-
-    def share(self, manager: Manager, waiting: int) -> int:
-        """Return how many of so many tasks a manager that was found is given now: evenly, up to the next level."""
-        peers = len(self._levels[manager.level])
-        room = manager.slots - len(manager.tasks) % manager.slots
-        return min(room, -(-waiting // peers))
-
-    def turn(self, manager: Manager) -> None:
-        """A manager was given something: those of its level that were not come first."""
-        level = self._levels[manager.level]
-        del level[manager.id]
-        level[manager.id] = manager
+            return None
+        some = islice((warm if len(warm) < len(level) else level).values(), LOOKS)
+        found = {one.id: one for one in some if one.level == self._level and code in one.warm}
+        if not found and self._level:  # nobody is idle: a queue where the code is, before one where it is not
+            deeper = [one for one in islice(warm.values(), LOOKS) if one.level < depth]
+            if deeper:
+                emptiest = min(deeper, key=lambda one: one.level)
+                return {emptiest.id: emptiest}
+        return found or None
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless the indexes agree with the managers (for tests)."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from upon.dispatcher.tasks import Task
 
@@ -186,28 +187,36 @@ class Waiting:
                 best = entry
         return None if best is None else best[3]
 
-    def take(self, lane: Lane, most: int) -> list[Task]:
-        """Take tasks from the front of a lane that `next` named, at most `most`, and no more than is fair.
+    def turn(self, lane: Lane) -> int:
+        """Return how many tasks of a lane that `next` named may be served in one go, so that others have their turn."""
+        account, most = lane.account, len(lane.tasks)
+        if most > 1 and len(account.lanes) > 1:
+            behind = min(_order(one) for one in account.lanes.values() if one is not lane)
+            most = max(1, sum(1 for _ in takewhile(lambda task: task.order < behind, lane.tasks.values())))
+        if most > 1 and len(self._accounts) > 1:
+            number, lane.number = lane.number, -1  # out of the way: who is next?
+            next_ = min((entry for depth in self._heaps if (entry := self._first(depth)) is not None), default=None)
+            lane.number = number
+            self._push(lane)
+            if next_ is not None:
+                ahead = (next_[0] - account.tag + QUANTUM) / self.depths.cost(lane.code)
+                most = min(most, max(1, int(ahead)))
+        return most
 
-        Returns:
-            At least one; they are charged to their account.
-        """
+    def take(self, lane: Lane, count: int) -> list[Task]:
+        """Take so many tasks from the front of a lane; they are charged to its account."""
         account, cost = lane.account, self.depths.cost(lane.code)
         self._now = max(self._now, account.tag)
-        most, until = self._turn(lane, min(most, len(lane.tasks)), cost)
-        taken: list[Task] = []
-        for task in lane.tasks.values():
-            if taken and (len(taken) == most or task.order > until):
-                break
+        taken = []
+        for _ in range(count):
+            _, task = lane.tasks.popitem(last=False)
             task.charged = cost
             taken.append(task)
-        for task in taken:
-            del lane.tasks[task.id]
-        self._count -= len(taken)
-        account.tag += cost * len(taken)
+        self._count -= count
+        account.tag += cost * count
         if lane.tasks:
             self._push(lane)
-        else:
+        elif taken:
             self._close(lane, taken[0].account)
         return taken
 
@@ -226,18 +235,6 @@ class Waiting:
                     self._push(lane)
 
     # ------------------------------------------------------------------------------------------------- the order
-
-    def _turn(self, lane: Lane, most: int, cost: float) -> tuple[int, int]:
-        """Return how many tasks of a lane are served in one go, and up to which order, so that others have theirs."""
-        account, until = lane.account, self._back
-        if most > 1 and len(account.lanes) > 1:
-            until = min(next(iter(one.tasks.values())).order for one in account.lanes.values() if one is not lane)
-        if most > 1 and len(self._accounts) > 1:
-            lane.number = -1  # out of the way: who is next?
-            behind = min((entry for depth in self._heaps if (entry := self._first(depth)) is not None), default=None)
-            if behind is not None:
-                most = min(most, max(1, int((behind[0] - account.tag + QUANTUM) / cost)))
-        return most, until
 
     def _push(self, lane: Lane) -> None:
         """Enter a lane into the heap of its depth, under its present key; an entry it has is void."""

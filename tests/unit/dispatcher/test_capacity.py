@@ -30,38 +30,34 @@ def site(*managers: Manager) -> Capacity:
     return capacity
 
 
-def found(capacity: Capacity, depth: int = 2) -> str:
-    manager = capacity.find("c0", depth)
-    return "" if manager is None else manager.id
+def dealt(capacity: Capacity, count: int = 1, depth: int = 2) -> dict[str, int]:
+    return {manager.id: given for manager, given in capacity.deal("c0", depth, count)}
 
 
 def test_nobody_there() -> None:
-    assert found(site()) == ""
+    assert dealt(site()) == {}
 
 
 def test_a_free_slot_before_a_queue() -> None:
-    assert found(site(manager("a", 2, holds=2, warm=("c0",)), manager("b", 4))) == "b"
+    assert dealt(site(manager("a", 2, holds=2, warm=("c0",)), manager("b", 4))) == {"b": 1}
 
 
 def test_warm_before_cold() -> None:
-    assert found(site(manager("cold", 2), manager("warm", 2, warm=("c0",)))) == "warm"
-    assert found(site(manager("cold", 2, holds=2), manager("warm", 2, holds=3, warm=("c0",)))) == "warm"
+    assert dealt(site(manager("cold", 2), manager("warm", 2, warm=("c0",)))) == {"warm": 1}
+    assert dealt(site(manager("cold", 2, holds=2), manager("warm", 2, holds=3, warm=("c0",)))) == {"warm": 1}
 
 
 def test_no_deeper_than_allowed() -> None:
     full = site(manager("a", 2, holds=4))
-    assert found(full, 2) == ""
-    assert found(full, 3) == "a"
+    assert dealt(full, depth=2) == {}
+    assert dealt(full, depth=3) == {"a": 1}
 
 
 def test_evenly_and_in_turns() -> None:
     capacity = site(manager("a", 4), manager("b", 4))
-    first = capacity.find("c0", 2)
-    assert first is not None
-    assert capacity.share(first, 4) == 2
-    capacity.turn(first)
-    assert found(capacity) != first.id
-    assert capacity.share(first, 100) == 4
+    assert dealt(capacity, 4) == {"a": 2, "b": 2}
+    assert dealt(capacity, 100) == {"a": 4, "b": 4}
+    assert [*dealt(capacity), *dealt(capacity), *dealt(capacity)] == ["a", "b", "a"]
 
 
 def test_code_that_comes_and_goes() -> None:
@@ -70,7 +66,7 @@ def test_code_that_comes_and_goes() -> None:
     capacity.reheat(b, ("c0",))
     capacity.cool(a, "c0")
     capacity.check_invariants()
-    assert found(capacity) == "b"
+    assert dealt(capacity) == {"b": 1}
     capacity.forget("c0")
     capacity.check_invariants()
     assert a.warm == {"c1"}
@@ -104,9 +100,12 @@ def test_whatever_happens_the_emptiest_is_found(steps: list[tuple[str, int, int]
             capacity.moved(one)
         capacity.check_invariants()
         there = capacity.managers.values()
-        place = capacity.find("c0", depth)
+        places = capacity.deal("c0", depth, count)
         room = [m for m in there if len(m.tasks) < m.slots * depth]
-        assert (place in room) if room else place is None
-        if place is not None and any(len(m.tasks) < m.slots for m in there):
-            assert len(place.tasks) < place.slots, "somebody is idle and another one was chosen"
-            assert 1 <= capacity.share(place, 5) <= place.slots - len(place.tasks)
+        assert bool(places) == bool(room)
+        assert sum(share for _, share in places) <= count
+        idle = any(len(m.tasks) < m.slots for m in there)
+        for place, share in places:
+            assert place in room
+            assert 1 <= share <= place.slots - len(place.tasks) % place.slots
+            assert not idle or len(place.tasks) < place.slots, "somebody is idle and another one was chosen"

@@ -26,7 +26,7 @@ def fill(waiting: Waiting, count: int, group: str = "g", code: str = "c0") -> No
 def served(waiting: Waiting, most: int = 1, level: int = 0, count: int = 1 << 30) -> list[Task]:
     out: list[Task] = []
     while len(out) < count and (lane := waiting.next(level)) is not None:
-        out += waiting.take(lane, most)
+        out += waiting.take(lane, min(most, waiting.turn(lane)))
     return out
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_lost_and_order_is_kept(steps: list[tuple[str, str, str, int]
                 lane = waiting.next(0)
                 assert (lane is None) == (not model["a"] and not model["b"])
                 if lane is not None:
-                    taken = waiting.take(lane, count)
+                    taken = waiting.take(lane, min(count, waiting.turn(lane)))
                     queue = model[taken[0].group]
                     assert taken == queue[: len(taken)]
                     assert 1 <= len(taken) <= count
