@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from aiokafka import ConsumerRecord
+from msgspec import structs
 
 from upon.code_hash import code_hash
 from upon.errors import ConfigError, FunctionError, InputError, PayloadTooLarge, SiteNotFound
@@ -218,14 +219,22 @@ class Registrar:
             plan = planned(self.registry)
             file = {one.name: one.activation.file for one in plan.changes}
             revisions = [_checked(one, f"rule {one.name!r} of {file[one.name]}") for one in plan.revisions]
-            activations = [_checked(one, "the changes of this request") for one in (plan.activations,) if one]
-            await self._write(revisions)  # without an activation they mean nothing
-            await self._write(activations)
+            if plan.activations is not None:
+                activations = structs.replace(plan.activations, ends=await self._ends_of_events())
+                _checked(activations, "the changes of this request")
+                await self._write(revisions)  # without an activation they mean nothing
+                await self._write([structs.replace(activations, ends=await self._ends_of_events())])
         for change in plan.changes:
             if change.change != "unchanged":
                 log.info("rule changed", action="rules", rule=change.name, revision=change.activation.revision,
                          change=change.change)  # fmt: skip
         return plan.changes
+
+    async def _ends_of_events(self) -> dict[int, int]:
+        """Return where each partition of the events ends now."""
+        partitions = await self._ends.partitions([self._topics.events], KAFKA_TIMEOUT)
+        ends = await self._ends.ends(partitions, KAFKA_TIMEOUT)
+        return {number: end for (_, number), end in ends.items()}
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:

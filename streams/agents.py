@@ -36,6 +36,7 @@ from upon.kafka.outbox import Outbox
 from upon.kafka.places import Places
 from upon.kafka.positions import Times
 from upon.logs import get_logger
+from upon.moments import Moment
 from upon.streams.barrier import Again
 from upon.streams.commits import Commit
 from upon.streams.effects import Effects, Work
@@ -115,7 +116,8 @@ class EventAgent:
         self._times.read(work.partition, work.offset, record.recorded // 1_000_000)
         rules = await self._catalogue.renewed(record.recorded)
         work.open += 1  # held
-        self._barrier.judged(work, record.recorded, self._catalogue.number)
+        moment = Moment(record.recorded, record.partition, record.offset)
+        self._barrier.judged(work, moment, self._catalogue.number)
         self._holding.set()
         await self._judge(work, record, rules)
         self.effects.settle(work)

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from upon.moments import Moment, Since
+
 Work = TypeVar("Work")
 
 
@@ -27,21 +29,21 @@ class Judged(Generic[Work]):
     """A record that is held.
 
     Attributes:
-        recorded: when Kafka had it, ns since the epoch.
+        moment: when Kafka had it.
         number: of the newest activations that it was judged by.
     """
 
     work: Work
-    recorded: int
+    moment: Moment
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What activations change from a moment on. `since`: ns since the epoch, the broker's clock."""
+    """What activations change from a moment on."""
 
     number: int
-    since: int
+    since: Since
     rules: frozenset[str]
 
 
@@ -72,11 +74,11 @@ class Barrier(Generic[Work]):
         """What `release` takes to let go of all that is held now, and of nothing that comes later."""
         return self._left + len(self._held)
 
-    def judged(self, work: Work, recorded: int, number: int) -> None:
+    def judged(self, work: Work, moment: Moment, number: int) -> None:
         """Hold a record that was judged by all activations up to `number`."""
-        self._held.append(Judged(work, recorded, number))
+        self._held.append(Judged(work, moment, number))
 
-    def changed(self, number: int, since: int, rules: Iterable[str]) -> None:
+    def changed(self, number: int, since: Since, rules: Iterable[str]) -> None:
         """Take in that activations change rules `since` a moment."""
         if self._held:
             self._changes.append(Change(number, since, frozenset(rules)))
@@ -88,7 +90,10 @@ class Barrier(Generic[Work]):
             one = self._held.popleft()
             self._left += 1
             gone.append(
-                Again(one.work, tuple(c for c in self._changes if c.number > one.number and c.since <= one.recorded))
+                Again(
+                    one.work,
+                    tuple(c for c in self._changes if c.number > one.number and c.since.is_before(one.moment)),
+                )
             )
         while self._changes and (not self._held or self._changes[0].number <= self._held[0].number):
             self._changes.popleft()

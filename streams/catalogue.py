@@ -9,7 +9,6 @@ Not here: reading the topics (`upon.kafka.follow`).
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,6 +16,7 @@ from itertools import pairwise
 from upon.errors import InputError
 from upon.logs import get_logger
 from upon.messages import RegistryRecord, RuleActivations, SiteStatus, decode
+from upon.moments import Since
 from upon.registry import Registry, Standing
 from upon.streams.rules import FOREVER, Rule, rule_from_spec
 from upon.streams.timeline import RulesOverTime
@@ -26,8 +26,8 @@ RULES_AT_ONCE = 20
 log = get_logger(__name__)
 
 
-Changed = Callable[[int, int, Iterable[str]], None]
-"""Told of activations: their number, since when (ns since the epoch, the broker's clock), which rules."""
+Changed = Callable[[int, Since, Iterable[str]], None]
+"""Told of activations: their number, since when, which rules."""
 
 
 class Catalogue:
@@ -85,12 +85,9 @@ class Catalogue:
         self.registry.apply(record, recorded)
         if isinstance(record, RuleActivations):
             self.number = max(self.number, record.number)
-            since: defaultdict[int, list[str]] = defaultdict(list)
-            for one in record.rules:
-                self._changed[one.rule] = None
-                since[self.registry.timelines[one.rule][-1].since].append(one.rule)
-            for at, rules in since.items():
-                self._tell(record.number, at, rules)
+            names = [one.rule for one in record.rules]
+            self._changed |= dict.fromkeys(names)
+            self._tell(record.number, self.registry.changes[record.number], names)
 
     def _remove(self, key: bytes) -> None:
         kind, _, number = key.partition(b"/")

@@ -17,6 +17,7 @@ from upon.deadletters import Received, alone, letter, only_rule
 from upon.errors import EventError
 from upon.events import Event, read_record
 from upon.messages import DeadLetter
+from upon.moments import Moment
 from upon.registry import Registry
 from upon.streams.conditions import Scope
 from upon.streams.firing import CHAIN_LIMIT, Firing, Refusal, fire
@@ -52,7 +53,7 @@ class Rules(Protocol):
     """The rules, each for its time."""
 
     def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
-        """Return the rules whose pattern an event matches that Kafka had at `at`, ns since the epoch."""
+        """Return the rules whose pattern an event matches that Kafka had at `at` (`Registry.time_of`)."""
 
 
 def react(
@@ -77,6 +78,7 @@ def react(
 
 def _react(record: Received, rules: Rules, registry: Registry, now: int, chain_limit: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
+    at = registry.time_of(Moment(record.recorded, record.partition, record.offset))
     batch, only = _is_batch(record), only_rule(record.headers)
     seen: set[tuple[str, str]] = set()
     number = bad = 0
@@ -95,7 +97,7 @@ def _react(record: Received, rules: Rules, registry: Registry, now: int, chain_l
             continue
         scope = Scope(event, len(record.value or b""))
         try:
-            matching = [rule for rule in rules.match(scope.fields, record.recorded) if only in (None, rule.name)]
+            matching = [rule for rule in rules.match(scope.fields, at) if only in (None, rule.name)]
         except Exception as error:  # a fault of ours
             one = alone(record, position, event)
             letters.append(letter(one, "streams", unexpected(error), now, about=str(position), event_id=event.id))

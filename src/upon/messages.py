@@ -229,6 +229,7 @@ class RuleActivations(Message, frozen=True, kw_only=True, tag="activations"):
     rules: tuple[RuleActivation, ...]
     action: str = "apply"  # what was asked: apply, delete, enable, disable, rollback, prune
     principal: str = ""
+    ends: dict[int, int] = {}  # where each partition of upon.events ended then: what is behind is later (`moments`)
 
 
 class ManagerStatus(Message, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ A pure view over the compacted topics `upon.registry` and `upon.sites`: feed it 
 The functions' bodies are not kept: a dispatcher reads those that it needs (`upon.dispatcher.codes`).
 Whoever holds one keeps it fed with `upon.kafka.follow`. Not here: writing (the service alone does).
 
-A rule's timeline is what decides which revision an event meets, by the broker's clock on both sides:
+A rule's timeline is what decides which revision an event meets, by the broker's clock on both sides (`upon.moments`
+tells what holds when that was set back):
 
     activations 1          4            9                 number, and when Kafka had it
     ────────────●──────────●────────────●──────────▶
@@ -28,6 +29,7 @@ from upon.messages import (
     RuleRevision,
     SiteStatus,
 )
+from upon.moments import Moment, Since
 
 R = TypeVar("R")
 SITE_SILENT = 15.0
@@ -41,7 +43,7 @@ class Standing:
     """How a rule stands from a moment on.
 
     Attributes:
-        since: when Kafka had the activations, ns since the epoch, the broker's clock.
+        since: when Kafka had the activations, ns since the epoch, the broker's clock; never before earlier ones.
         number, action, principal: of the activations.
         activation: the rule's own part of them.
     """
@@ -73,6 +75,8 @@ class Registry:
     timelines: dict[str, list[Standing]] = field(default_factory=dict)
     activations: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """Which rules each number is about."""
+    changes: dict[int, Since] = field(default_factory=dict)
+    """From when on each number is in force, in the order in which they came."""
     sites: dict[str, SiteStatus] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)
     """When each site's dispatcher was last heard, ns since the epoch on this machine's clock."""
@@ -98,11 +102,23 @@ class Registry:
     def _activate(self, record: RuleActivations, recorded: int) -> None:
         self._forget_activations(record.number)
         self.activations[record.number] = tuple(one.rule for one in record.rules)
+        # A broker's clock may be set back, and another broker's be behind: what comes later counts from later on.
+        latest = next(reversed(self.changes.values())).at if self.changes else 0
+        since = recorded if recorded >= latest else latest + 1
+        self.changes[record.number] = Since(since, record.ends)
         for one in record.rules:
-            timeline = self.timelines.setdefault(one.rule, [])
-            # A broker's clock may be set back, and another broker's be behind: what comes later counts from later on.
-            since = max(recorded, timeline[-1].since) if timeline else recorded
-            timeline.append(Standing(since, record.number, record.action, record.principal, one))
+            self.timelines.setdefault(one.rule, []).append(
+                Standing(since, record.number, record.action, record.principal, one)
+            )
+
+    def time_of(self, event: Moment) -> int:
+        """Return the time by which an event meets revisions: when Kafka had it, or that of a change before it."""
+        for change in reversed(self.changes.values()):
+            if change.at <= event.recorded:
+                break
+            if change.is_before(event):
+                return change.at
+        return event.recorded
 
     def remove(self, key: bytes) -> None:
         """Take in a tombstone: a key of `upon.messages.registry_key` whose record was deleted."""
@@ -119,6 +135,7 @@ class Registry:
                 self._forget_activations(int(name))
 
     def _forget_activations(self, number: int) -> None:
+        self.changes.pop(number, None)
         for rule in self.activations.pop(number, ()):
             left = [one for one in self.timelines.get(rule, ()) if one.number != number]
             if left:

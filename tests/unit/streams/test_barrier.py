@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upon.moments import Moment, Since
 from upon.streams.barrier import Again, Barrier
 
 
@@ -16,11 +17,11 @@ def names(again: Again[Any]) -> set[str]:
 
 def test_a_record_is_judged_again_for_what_changed_before_it_and_came_after_it() -> None:
     barrier: Barrier[str] = Barrier()
-    barrier.judged("early", recorded=9, number=1)
-    barrier.judged("late", recorded=20, number=1)
-    barrier.changed(2, 10, ["a", "b"])
-    barrier.judged("knows", recorded=20, number=2)
-    barrier.changed(3, 20, ["c"])
+    barrier.judged("early", Moment(9), 1)
+    barrier.judged("late", Moment(20), 1)
+    barrier.changed(2, Since(10, {}), ["a", "b"])
+    barrier.judged("knows", Moment(20), 2)
+    barrier.changed(3, Since(20, {}), ["c"])
     found = {one.work: one for one in barrier.release(barrier.mark)}
     assert {work: names(one) for work, one in found.items()} == {
         "early": set(),
@@ -32,12 +33,20 @@ def test_a_record_is_judged_again_for_what_changed_before_it_and_came_after_it()
     assert len(barrier) == 0
 
 
+def test_a_change_before_a_record_counts_whatever_the_clock_says() -> None:
+    barrier: Barrier[str] = Barrier()
+    barrier.judged("behind", Moment(5, 0, 7), 0)
+    barrier.judged("before", Moment(5, 0, 6), 0)
+    barrier.changed(1, Since(1000, {0: 7}), ["r"])
+    assert [(one.work, names(one)) for one in barrier.release(barrier.mark)] == [("behind", {"r"}), ("before", set())]
+
+
 def test_what_came_after_the_mark_stays() -> None:
     barrier: Barrier[str] = Barrier()
-    barrier.judged("a", 1, 0)
+    barrier.judged("a", Moment(1), 0)
     mark = barrier.mark
-    barrier.judged("b", 1, 0)
-    barrier.changed(1, 1, ["r"])
+    barrier.judged("b", Moment(1), 0)
+    barrier.changed(1, Since(1, {}), ["r"])
     assert [(one.work, names(one)) for one in barrier.release(mark)] == [("a", {"r"})]
     assert barrier.release(mark) == []
     assert [(one.work, names(one)) for one in barrier.release(barrier.mark)] == [("b", {"r"})]
@@ -45,12 +54,12 @@ def test_what_came_after_the_mark_stays() -> None:
 
 def test_nothing_is_kept_while_nothing_is_held() -> None:
     barrier: Barrier[str] = Barrier()
-    barrier.changed(1, 1, ["r"])
-    barrier.judged("a", 1, 0)
+    barrier.changed(1, Since(1, {}), ["r"])
+    barrier.judged("a", Moment(1), 0)
     assert barrier.release(barrier.mark)[0].changes == (), "it was in the index already"
-    barrier.judged("b", 5, 1)
-    barrier.changed(2, 5, ["r"])
-    barrier.judged("c", 5, 2)
+    barrier.judged("b", Moment(5), 1)
+    barrier.changed(2, Since(5, {}), ["r"])
+    barrier.judged("c", Moment(5), 2)
     barrier.release(1)
     barrier.release(2)
     assert [one.changes for one in barrier.release(3)] == [()]
@@ -75,9 +84,9 @@ def test_whatever_comes_late_no_record_leaves_without_a_change_that_kafka_had_be
                 now += 1
             case "take" if taken < len(registry):
                 taken += 1
-                barrier.changed(taken, registry[taken - 1], [str(taken)])
+                barrier.changed(taken, Since(registry[taken - 1], {}), [str(taken)])
             case "judge" if judged < len(events):
-                barrier.judged(judged, events[judged], taken)
+                barrier.judged(judged, Moment(events[judged]), taken)
                 known[judged] = taken
                 judged += 1
             case "ask":

@@ -18,6 +18,7 @@ from upon.messages import (
     encode,
     registry_key,
 )
+from upon.moments import Moment
 from upon.streams import catalogue as catalogue_module
 from upon.streams.catalogue import Catalogue
 from upon.streams.rules import Rule, rule_from_spec
@@ -36,10 +37,10 @@ class Feed:
             self.at += 1
             self.catalogue.take_registry(registry_key(record), encode(record), self.at)
 
-    def activate(self, *rules: RuleActivation) -> int:
+    def activate(self, *rules: RuleActivation, ends: dict[int, int] | None = None) -> int:
         """Return when Kafka had it."""
         self.number += 1
-        self.records(RuleActivations(number=self.number, rules=rules))
+        self.records(RuleActivations(number=self.number, rules=rules, ends=ends or {}))
         return self.at
 
     def apply(self, *revisions: RuleRevision) -> int:
@@ -101,7 +102,33 @@ def test_a_broker_whose_clock_goes_back_does_not_mix_the_order_up() -> None:
     late = feed.at
     feed.at -= 10
     feed.apply(rule("a", "x", 2))
-    assert feed.matching("x", late) == [("a", 2)]
+    assert feed.matching("x", late) == [("a", 1)]
+    assert feed.matching("x", late + 1) == [("a", 2)]
+
+
+def test_after_a_clock_was_set_back_events_behind_a_change_meet_it() -> None:
+    """By days, say: until the clock is where it was, what comes looks older than every rule."""
+    feed = Feed()
+    feed.records(rule("a", "x"), rule("a", "x", 2))
+    feed.activate(RuleActivation(rule="a", revision=1), ends={0: 10, 1: 20})
+    feed.activate(RuleActivation(rule="a", revision=2), ends={0: 30, 1: 20})
+    long_ago = NOW - 10**9
+
+    def met(partition: int, offset: int, recorded: int = long_ago) -> list[tuple[str, int]]:
+        at = feed.catalogue.registry.time_of(Moment(recorded, partition, offset))
+        return feed.matching("x", at)
+
+    assert met(0, 9) == []
+    assert met(0, 10) == met(0, 29) == [("a", 1)]
+    assert met(0, 30) == met(1, 20) == [("a", 2)]
+    assert met(1, 19) == []
+    assert met(7, 0) == [("a", 2)], "a partition that came later"
+    assert met(0, 3, feed.at) == [("a", 2)], "a topic that was made anew: time decides"
+    feed.at = long_ago
+    feed.records(rule("b", "x"))
+    feed.activate(RuleActivation(rule="b", revision=1), ends={0: 40, 1: 40})
+    assert met(1, 39) == [("a", 2)]
+    assert met(1, 40) == [("a", 2), ("b", 1)]
 
 
 def test_other_records_leave_the_index_alone() -> None:
