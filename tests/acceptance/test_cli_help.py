@@ -108,3 +108,18 @@ def test_a_closed_pipe_is_no_error() -> None:
         ["sh", "-c", f"{sys.executable} -m upon --help | true; exit 0"], capture_output=True, text=True, check=True
     )
     assert "Traceback" not in said.stderr
+
+
+def test_a_shell_completes_commands() -> None:
+    """As the script asks that `upon --install-completion` writes."""
+
+    def completed(*words: str) -> list[str]:
+        environment = os.environ | {"_UPON_COMPLETE": "complete_bash", "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run(
+            [Path(sys.executable).parent / "upon"], env=environment | {"COMP_WORDS": " ".join(words)},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert set(completed("upon", "dea")) == {"deadletters"}
+    assert {"list", "retry", "drop"} <= set(completed("upon", "deadletters", ""))

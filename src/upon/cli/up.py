@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from upon.config import Settings
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="the folder of this system (default: UPON_HOME)")]
@@ -40,7 +42,8 @@ def up(  # noqa: PLR0917  typer makes options of them
     """Start everything on this machine: Kafka, service, streams, dispatcher, manager and its workers, sources.
 
     Ctrl-C stops it. All data is kept in the home folder and is there again at the next start, with the same
-    addresses, token, site, prefix and sources.
+    addresses, token, site, prefix and sources. --kafka and --workers are to be given each time; a start that does
+    otherwise than the one before says so.
 
     Example: upon up --workers 4 --detach
     """
@@ -56,12 +59,32 @@ def up(  # noqa: PLR0917  typer makes options of them
     settings = Settings.load(home, workers=workers, sources=chosen, site=site, prefix=prefix)
     checked_site(settings.site)
     settings.topics  # noqa: B018  a prefix that Kafka does not allow is an error here
+    for line in [] if log else not_remembered(settings.places.read_profile(), kafka or "", settings.workers):
+        typer.echo(line, err=True)
     if detach:
         given = {"--kafka": kafka, "--workers": workers, "--sources": chosen or None}
         given |= {"--site": site, "--prefix": prefix}
         _up_detached(settings, given, no_sources)
     else:
         _up_foreground(settings, kafka or "", log, chosen is not None)
+
+
+def not_remembered(profile: Mapping[str, Any], kafka: str, workers: int) -> list[str]:
+    """Return what this start does otherwise than the last one because `--kafka` or `--workers` is not given again.
+
+    Args:
+        profile: as the last start left it.
+        kafka: address of the broker that this one uses, empty: its own.
+        workers: processes of this one.
+    """
+    said = []
+    if "broker" in profile and (before := str(profile["broker"])) != kafka:
+        now = f"the broker at {kafka}" if kafka else "a Kafka of its own, with what that holds"
+        last = f"the broker at {before}: `--kafka {before}`" if before else "a Kafka of its own: leave out --kafka"
+        said.append(f"kafka: this start uses {now}; the last one used {last} for that one again")
+    if "workers" in profile and (processes := str(profile["workers"])) != str(workers):
+        said.append(f"workers: {workers}; the last start had {processes}: `--workers {processes}` for as many again")
+    return said
 
 
 def _up_foreground(settings: Settings, kafka: str, log: Path | None, sources_chosen: bool) -> None:

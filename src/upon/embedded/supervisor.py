@@ -168,6 +168,8 @@ class Supervisor:
             prefix=self.settings.prefix,
             site=self.settings.site,
             sources=self.settings.sources,
+            broker=self.external_kafka,
+            workers=str(self.settings.workers),
         )
         self.state = SystemState(
             pid=os.getpid(),
