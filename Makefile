@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Modules are compiled once, whatever the environment wants: most of what the tests start is a new interpreter.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-latest test-lowest lint typecheck bench lock upgrade clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24

@@ -50,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # A shell has what runs in its background ignore Ctrl-C, and all that a test starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     session.config.stash[STARTED] = time.monotonic()
 
 

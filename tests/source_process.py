@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.systems import wait_for
 from upon.topics import Topics
 
 MAIN = (
@@ -30,16 +31,15 @@ class SourceProcess:
         home.mkdir(parents=True, exist_ok=True)
         (home / "sources.yaml").write_text(sources)
         self.log = home / "sources.log"
-        self._home = home
+        self._command = [sys.executable, "-c", MAIN, str(home)]
         self._environment = {**os.environ, "UPON_KAFKA": kafka, "UPON_PREFIX": topics.prefix, **environment}
-        self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it says that it is ready."""
+        """Start it, and wait until it says that it is ready: at once, but for a Kafka or an instrument that is away."""
         reader, writer = os.pipe()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(self._home)],
+                self._command,
                 env={**self._environment, "UPON_READY_FD": str(writer)},
                 stderr=log,
                 pass_fds=[writer],
@@ -50,6 +50,13 @@ class SourceProcess:
         os.close(reader)
         assert line, f"the sources are not ready:\n{self.log.read_text()}"
         self.info: dict[str, Any] = json.loads(line)
+
+    def start_without_kafka(self) -> None:
+        """Start it, and wait until its sources watch."""
+        watched = len(self.logged("watch")) if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, env=self._environment, stderr=log)
+        wait_for(lambda: len(self.logged("watch")) > watched, "that the sources watch")
 
     def kill(self) -> None:
         """Kill -9."""
@@ -71,10 +78,14 @@ class SourceProcess:
 
 @contextmanager
 def sources_running(
-    home: Path, kafka: str, topics: Topics, sources: str, **environment: str
+    home: Path, kafka: str, topics: Topics, sources: str, *, without_kafka: bool = False, **environment: str
 ) -> Iterator[SourceProcess]:
     running = SourceProcess(home, kafka, topics, sources, **environment)
     try:
+        if without_kafka:
+            running.start_without_kafka()
+        else:
+            running.start()
         yield running
     finally:
         if running.process.poll() is None:

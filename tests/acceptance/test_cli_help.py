@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.commands import called, environment, process
 from upon import __version__
 from upon.cli.main import COMMANDS
+from upon.errors import UponError
 
 
-def upon(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UPON_")}
-    if home is not None:
-        environment["UPON_HOME"] = str(home)
-    return subprocess.run(
-        [sys.executable, "-m", "upon", *words], env=environment | {"COLUMNS": "120"}, capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def a_user_who_has_set_nothing() -> Iterator[None]:
+    with environment():
+        yield
 
 
 @functools.cache
 def help_of(*words: str) -> str:
-    said = upon(*words, "--help")
+    said = called(*words, "--help")
     assert said.returncode == 0, words
     return said.stdout
 
@@ -57,7 +55,7 @@ def test_listings_have_json() -> None:
 
 
 def test_the_overview_shows_all_commands_in_panels() -> None:
-    said = upon("--help").stdout
+    said = called("--help").stdout
     assert re.findall(r"─ (\w+) ─", said) == ["Options", "Run", "Look", "Author", "Repair"]
     for name, _, _ in COMMANDS:
         assert f"│ {name} " in said
@@ -73,7 +71,7 @@ def test_starting_imports_nothing_heavy() -> None:
 
 
 def test_the_version() -> None:
-    assert upon("--version").stdout == f"upon {__version__}\n"
+    assert called("--version").stdout == f"upon {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -81,23 +79,34 @@ def test_the_version() -> None:
     [("tasks", "list"), ("events", "publish", "--type", "x"), ("invoke", "f"), ("sites", "list"), ("events", "tail")],
 )
 def test_without_a_system_the_remedy_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
-    said = upon(*words, home=tmp_path)
+    with environment(UPON_HOME=str(tmp_path)):
+        said = called(*words)
+        raised = called("--debug", *words).raised
     assert said.returncode == 1
     assert said.stdout == ""
     assert f"{tmp_path}/profile.json is not there; start a system with `upon up`" in said.stderr
-    assert upon(*words, "--home", str(tmp_path)).stderr == said.stderr
-    assert upon("--home", str(tmp_path), *words).stderr == said.stderr
-    assert "Traceback" in upon("--debug", *words, home=tmp_path).stderr
+    assert called(*words, "--home", str(tmp_path)).stderr == said.stderr
+    assert called("--home", str(tmp_path), *words).stderr == said.stderr
+    assert isinstance(raised, UponError)
+
+
+def test_a_process_says_what_a_call_says(tmp_path: Path) -> None:
+    with environment(UPON_HOME=str(tmp_path)):
+        for words in (("tasks", "list"), ("tasks", "list", "--help")):
+            assert process(*words) == called(*words)
+        assert process("tasks", "lits").returncode == 2
+        assert "Traceback" in process("--debug", "tasks", "list").stderr
 
 
 def test_a_wrong_command_is_a_usage_error() -> None:
     for words in (("tasks", "lits"), ("nothing",), ("tasks", "list", "--status", "odd"), ("part", "nothing")):
-        assert upon(*words).returncode == 2, words
+        assert called(*words).returncode == 2, words
 
 
 def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text("{")
-    said = upon("tasks", "list", home=tmp_path)
+    with environment(UPON_HOME=str(tmp_path)):
+        said = called("tasks", "list")
     assert said.returncode == 2
     assert f"{tmp_path}/profile.json" in said.stderr
     assert "Traceback" not in said.stderr

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.commands import called
 from tests.systems import System, wait_for
 
 GOOD = """
@@ -28,34 +27,28 @@ rules:
 """
 
 
-def upon(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "upon", *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 def test_check_needs_no_system_and_names_every_problem(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(BAD)
-    checked = upon("rules", "check", "bad.yaml", cwd=tmp_path)
+    checked = called("rules", "check", "bad.yaml", cwd=tmp_path)
     assert checked.returncode == 2
     lines = checked.stdout.splitlines()
     assert all(re.match(r"bad\.yaml:\d+:\d+: rules\[[01]\]", line) for line in lines), lines
     assert "did you mean 'function'" in checked.stdout
     assert {line.split(":")[1] for line in lines} == {"5", "7"}
-    found = json.loads(upon("rules", "check", "bad.yaml", "--json", cwd=tmp_path).stdout)
+    found = json.loads(called("rules", "check", "bad.yaml", "--json", cwd=tmp_path).stdout)
     assert len(found) == len(lines)
     assert found[0].keys() == {"file", "line", "column", "field", "problem"}
 
 
 def test_check_says_that_all_is_fine(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(GOOD)
-    checked = upon("rules", "check", "good.yaml", cwd=tmp_path)
+    checked = called("rules", "check", "good.yaml", cwd=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, "1 rule is fine\n")
-    assert json.loads(upon("rules", "check", "good.yaml", "--json", cwd=tmp_path).stdout) == []
+    assert json.loads(called("rules", "check", "good.yaml", "--json", cwd=tmp_path).stdout) == []
 
 
 def test_check_of_what_is_no_file(tmp_path: Path) -> None:
-    checked = upon("rules", "check", "none.yaml", cwd=tmp_path)
+    checked = called("rules", "check", "none.yaml", cwd=tmp_path)
     assert checked.returncode == 2
     assert checked.stderr == "error none.yaml: No such file or directory\n"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import Said, called
 from tests.systems import System, wait_for
 
 FUNCTIONS = '''
@@ -45,12 +44,9 @@ def registered(system: System, tmp_path_factory: pytest.TempPathFactory) -> Syst
     return system
 
 
-def invoke(system: System, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def invoke(system: System, *words: str, check: bool = True) -> Said:
     """Run `upon invoke`; the home goes first, for what follows -- is the function's."""
-    done = subprocess.run(
-        [sys.executable, "-m", "upon", "--home", str(system.home), "invoke", *words],
-        capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
+    done = called("--home", str(system.home), "invoke", *words)
     assert not check or done.returncode == 0, done.stderr
     return done
 

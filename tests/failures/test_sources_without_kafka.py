@@ -74,9 +74,9 @@ def test_sources_that_start_before_kafka_wait_for_it_and_stop_without_it(tmp_pat
     folder.mkdir()
     (folder / "early").write_text("1")
     text = "version: 1\nsources:\n  - {name: in, kind: filesystem, path: ../in, settle: 500ms}\n"
-    with sources_running(tmp_path / "home", broker.address, topics, text) as source:
+    with sources_running(tmp_path / "home", broker.address, topics, text, without_kafka=True) as source:
         assert source.stop() < 3.0
-        source.start()
+        source.start_without_kafka()
         broker.start()
         try:
             broker.wait_ready(60)

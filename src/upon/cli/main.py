@@ -99,7 +99,7 @@ def upon(
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     try:
-        build()()
+        build()(prog_name="upon")
     except BrokenPipeError:  # `upon … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

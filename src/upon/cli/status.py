@@ -25,6 +25,17 @@ def status(
 
     Example: upon status --json
     """
+    view = seen(home)
+    if as_json:
+        typer.echo(json.dumps(view, indent=2))
+    else:
+        _print(view)
+    if view["state"] != "up":
+        raise typer.Exit(1)
+
+
+def seen(home: Path | None) -> dict[str, Any]:
+    """Return what `upon status --json` prints, looked at now."""
     from upon.config import Home
     from upon.embedded import health
     from upon.embedded.state import read_state
@@ -33,12 +44,7 @@ def status(
     state = read_state(place)
     view = health.judge(place.path, state, health.look(place, state))
     _add_service(view, place.path, state)
-    if as_json:
-        typer.echo(json.dumps(view, indent=2))
-    else:
-        _print(view)
-    if view["state"] != "up":
-        raise typer.Exit(1)
+    return view
 
 
 def _add_service(view: dict[str, Any], home: Path, state: SystemState | None) -> None:

@@ -42,3 +42,16 @@ async def test_so_does_a_watch(settings: Settings, tmp_path: Path) -> None:
     watching = runner.watch(Part("watch"), settings, [tmp_path / "in"], lambda _: None)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         await asyncio.wait_for(watching, 60)
+
+
+async def test_without_kafka_the_part_is_ready_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "READY_WITHIN", 0.2)
+    ready = asyncio.Event()
+    part = Part("sources")
+    monkeypatch.setattr(part, "ready", lambda **_: ready.set())
+    running = asyncio.create_task(runner.main(part, settings))
+    await asyncio.wait_for(ready.wait(), 60)
+    part.stopping.set()
+    await asyncio.wait_for(running, 60)
