@@ -78,15 +78,26 @@ class SourceProcess:
 
 @contextmanager
 def sources_running(
-    home: Path, kafka: str, topics: Topics, sources: str, *, without_kafka: bool = False, **environment: str
+    home: Path, kafka: str, topics: Topics, sources: str, **environment: str
 ) -> Iterator[SourceProcess]:
     running = SourceProcess(home, kafka, topics, sources, **environment)
-    try:
-        if without_kafka:
-            running.start_without_kafka()
-        else:
-            running.start()
+    with _ended(running):
+        running.start()
         yield running
+
+
+@contextmanager
+def sources_without_kafka(home: Path, kafka: str, topics: Topics, sources: str) -> Iterator[SourceProcess]:
+    running = SourceProcess(home, kafka, topics, sources)
+    with _ended(running):
+        running.start_without_kafka()
+        yield running
+
+
+@contextmanager
+def _ended(running: SourceProcess) -> Iterator[None]:
+    try:
+        yield
     finally:
         if running.process.poll() is None:
             running.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -37,8 +38,14 @@ def _until(file: str) -> str:
 
 
 def _keeper(supervisor: int) -> psutil.Process:
-    children = psutil.Process(supervisor).children()
-    return next(child for child in children if child.cmdline()[-1].endswith("keeper.py"))
+    def found() -> psutil.Process | None:
+        for child in psutil.Process(supervisor).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that was killed, not yet waited for
+                if child.cmdline()[-1].endswith("keeper.py"):
+                    return child
+        return None
+
+    return wait_for(found, "a keeper")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.reading import reading
-from tests.source_process import sources_running
+from tests.source_process import sources_running, sources_without_kafka
 from tests.systems import wait_for
 from upon.embedded.broker.broker import Broker
 from upon.kafka.admin import ensure_topics
@@ -74,7 +74,7 @@ def test_sources_that_start_before_kafka_wait_for_it_and_stop_without_it(tmp_pat
     folder.mkdir()
     (folder / "early").write_text("1")
     text = "version: 1\nsources:\n  - {name: in, kind: filesystem, path: ../in, settle: 500ms}\n"
-    with sources_running(tmp_path / "home", broker.address, topics, text, without_kafka=True) as source:
+    with sources_without_kafka(tmp_path / "home", broker.address, topics, text) as source:
         assert source.stop() < 3.0
         source.start_without_kafka()
         broker.start()

@@ -143,6 +143,7 @@ def test_faults_of_the_service_delay_and_lose_nothing(
     globus.put(ended("t2"))
     reader.until(lambda events: len(events) == 2, "the second", timeout=60)
     assert reader.subjects() == ["t1", "t2"]
+    wait_for(lambda: source.logged("recover"), "that it is said to be well again")
     assert len(source.logged("fail")) == 1
     assert "503" in source.logged("fail")[0]["event"]
     assert len(source.logged("recover")) == 1

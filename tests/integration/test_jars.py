@@ -163,7 +163,7 @@ def test_warm_and_offline_touches_neither_network_nor_jgo(tmp_path: Path) -> Non
     except KafkaInstallError as error:
         missing(str(error))
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
-    script = "import sys; from upon.embedded import jars; print(len(jars.class_path()), 'jgo' in sys.modules)"
+    script = "import sys; from upon.embedded.broker import jars; print(len(jars.class_path()), 'jgo' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, **nowhere}, capture_output=True, text=True, check=True
     )
@@ -171,7 +171,7 @@ def test_warm_and_offline_touches_neither_network_nor_jgo(tmp_path: Path) -> Non
 
 
 def test_two_processes_fetch_one_after_the_other(repository: Repository) -> None:
-    script = "from upon.embedded import jars; print(len(jars.class_path()))"
+    script = "from upon.embedded.broker import jars; print(len(jars.class_path()))"
     both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     counts = [process.communicate(timeout=120)[0].strip().splitlines()[-1] for process in both]
     assert counts[0] == counts[1]
