@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from upon.deadletters import Received, alone, letter
+from upon.deadletters import Received, alone, letter, without_record
 from upon.errors import PayloadTooLarge
 from upon.kafka.batches import Entry, Lane, Place
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
@@ -33,6 +33,10 @@ from upon.topics import Topics
 log = get_logger(__name__)
 
 
+KEPT = 16 * 1024 * 1024
+"""Bytes of events that the letters about one record hold together; further ones name its place in Kafka."""
+
+
 @dataclass(slots=True, eq=False)
 class Work:
     """A record in hand: where it stands, and how much of what it causes is not in Kafka yet."""
@@ -41,6 +45,7 @@ class Work:
     offset: int
     epoch: int
     open: int = 1
+    buried: int = 0  # bytes of events in letters
 
 
 class Effects:
@@ -128,6 +133,9 @@ class Effects:
     def _bury(self, work: Work, one: DeadLetter) -> None:
         log.info("dead letter", action="deadletter", id=one.id, origin=one.origin, reason=one.reason)
         work.open += 1
+        work.buried += len(one.value)
+        if one.event_id and work.buried > max(KEPT, len(one.value)):
+            one = without_record(one)
         entry = Entry(encode(one), partial(self._buried, work, one), one.origin.encode())
         try:
             self._outbox.post(Lane(self._topics.deadletter, WHOLE), entry)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from upon.deadletters import Received, alone, letter, only_rule
+from upon.deadletters import Received, alone, is_batch, letter, only_rule
 from upon.errors import EventError
 from upon.events import Event, read_record
 from upon.messages import DeadLetter
@@ -79,7 +79,7 @@ def react(
 def _react(record: Received, rules: Rules, registry: Registry, now: int, chain_limit: int) -> Iterator[Reaction]:
     found = read_record(record.value, record.headers)
     at = registry.time_of(Moment(record.recorded, record.partition, record.offset))
-    batch, only = _is_batch(record), only_rule(record.headers)
+    batch, only = is_batch(record), only_rule(record.headers)
     seen: set[tuple[str, str]] = set()
     number = bad = 0
     fired: list[Fired] = []
@@ -135,8 +135,3 @@ def _unmatched(record: Received, position: int | None, event: Event, rule: str, 
     reason = f"rule {rule}: tried again, but there is no such rule, or its pattern does not match this event"
     one = alone(record, position, event)
     return letter(one, "streams", reason, now, about=str(position), rule=rule, action=ACTION, event_id=event.id)
-
-
-def _is_batch(record: Received) -> bool:
-    binary = any(name.lower() == "ce_specversion" for name, _ in record.headers)
-    return not binary and (record.value or b"").lstrip()[:1] == b"["

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from aiohttp import web
+from aiokafka import TopicPartition
 from sqlalchemy import Row
 
 from upon import api
+from upon.deadletters import completed, received
 from upon.errors import DeadLetterNotFound, InputError, PayloadTooLarge
 from upon.kafka.batches import Entry, Lane
 from upon.kafka.forms import with_headers
@@ -93,10 +95,22 @@ async def _retry(service: Service, id: str) -> None:
     row = await service.store.read(queries.get_deadletter, id)
     if row is None:
         raise CannotRetry("it is no longer kept")
-    letter = views.stored(row.record, DeadLetter)
+    letter = await _completed(service, views.stored(row.record, DeadLetter))
     key, value, headers = await asyncio.to_thread(event_again, letter, service.registrar.registry.rules)
     lane = Lane(service.topics.events, with_headers(headers))
     await (await service.outbox.send(lane, Entry(value, key=key or None)))
+
+
+async def _completed(service: Service, letter: DeadLetter) -> DeadLetter:
+    """Return a letter with its event, if that is not kept in it and still stands where it stood in Kafka."""
+    topic, _, place = letter.origin.partition("/")
+    partition, _, offset = place.partition("/")
+    if letter.whole or topic != service.topics.events or not (partition.isdecimal() and offset.isdecimal()):
+        return letter
+    at = (TopicPartition(topic, int(partition)), int(offset))
+    record = (await service.places.read({at})).get(at)
+    found = None if record is None else await asyncio.to_thread(completed, letter, received(record))
+    return letter if found is None else found
 
 
 def chosen(choice: api.LetterChoice) -> LetterFilter:

@@ -7,6 +7,8 @@ Guarantees:
     projected again or written twice, it is the same letter.
   - A letter always fits into a record: key, headers and value are kept whole if there is room, else cut; then `whole`
     is false, `size` and the reason say how much there was, and `origin` says where it still stands in Kafka.
+  - A letter without its record (`without_record`: many rules that fail for one large event) is made whole again
+    (`completed`) while Kafka has the record.
   - Whatever the record holds (no value, headers without a value, text that is no Unicode), there is a letter.
 
 Pure. Not here: sending letters (each part's own way to Kafka), keeping and resolving them (`upon.service`).
@@ -21,7 +23,7 @@ from typing import Any
 import msgspec
 
 from upon.errors import EventError
-from upon.events import STRUCTURED, Event, Headers
+from upon.events import STRUCTURED, Event, Headers, read_record
 from upon.ids import dead_letter_id
 from upon.messages import MAX_PAYLOAD, DeadLetter
 
@@ -123,6 +125,34 @@ def letter(
         size=len(value),
         whole=whole,
     )
+
+
+def without_record(one: DeadLetter) -> DeadLetter:
+    """Return a letter that names the place of its record and does not hold it."""
+    reason = f"{_cut(one.reason, MAX_REASON - 200)} (the event is not kept here: it stands at {one.origin})"
+    return msgspec.structs.replace(one, key=b"", value=b"", headers=(), whole=False, reason=reason)
+
+
+def completed(one: DeadLetter, record: Received) -> DeadLetter | None:
+    """Return a letter with its event, out of the record at its place; None if the event is not in that.
+
+    The record may be another one: a topic that was deleted and made anew counts from 0.
+    """
+    several = is_batch(record)
+    for position, event in enumerate(read_record(record.value, record.headers)):
+        if isinstance(event, Event) and one.event_id and _cut(event.id, MAX_NAME) == one.event_id:
+            whole = alone(record, position if several else None, event)
+            headers = tuple(whole.headers)
+            return msgspec.structs.replace(
+                one, key=whole.key or b"", value=whole.value or b"", headers=headers, whole=True
+            )
+    return None
+
+
+def is_batch(record: Received) -> bool:
+    """Tell whether a record looks like a batch of events."""
+    binary = any(name.lower() == "ce_specversion" for name, _ in record.headers)
+    return not binary and (record.value or b"").lstrip()[:1] == b"["
 
 
 def alone(record: Received, position: int | None, event: Event | EventError) -> Received:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
+from aiokafka import TopicPartition
 
 from tests.services import Records, Running, eventually, invocation, result, service
 from upon import api
-from upon.deadletters import ONLY_RULE, Received, letter
+from upon.deadletters import ONLY_RULE, Received, letter, without_record
 from upon.events import Event, write_record
 from upon.ids import new_id
 from upon.kafka.admin import ensure_topics
-from upon.kafka.clients import async_consumer
+from upon.kafka.clients import async_consumer, async_producer
 from upon.messages import Cancel, Cause, DeadLetter, Failure, InvocationBatch
 from upon.topics import Topics
 
@@ -105,6 +107,28 @@ class TestDeadLetters:
         assert (resolved.resolved_by, resolved.resolved is not None) == ("local", True)
         twice = await deal(running, "/v1/deadletters/retry", api.LetterChoice(ids=[one.id]))
         assert (twice.ids, len(twice.refused)) == ([], 1)
+
+    async def test_one_without_its_event_is_tried_again_from_where_that_stands(
+        self, running: Running, records: Records
+    ) -> None:
+        await running.register()
+        await running.ask("POST", "/v1/rules", api.NewRules(yaml=RULES))
+        value, headers = write_record([Event(type="t", source="/s", id="large", data={"x": "y" * 1000})])
+        async with async_producer(records.kafka, "test") as producer:
+            at = await producer.send_and_wait(records.topics.events, value, key=b"L", headers=list(headers))
+        record = Received(at.topic, at.partition, at.offset, b"L", value, tuple(headers))
+        here = without_record(letter(record, "streams", "no", NOW, rule="r", event_id="large"))
+        gone = without_record(letter(replace(record, offset=10_000), "streams", "no", NOW, rule="r", event_id="large"))
+        await records.write(records.topics.deadletter, here, gone)
+        await eventually(lambda: _open(running, gone.id), "the letters are there")
+        dealt = await deal(running, "/v1/deadletters/retry", api.LetterChoice(ids=[here.id, gone.id]))
+        assert dealt.ids == [here.id]
+        assert "have its source publish the event again" in dealt.refused[0].reason
+        async with async_consumer(records.kafka, "test", [records.topics.events]) as consumer:
+            consumer.seek(TopicPartition(at.topic, at.partition), at.offset + 1)
+            again = await consumer.getone()
+        assert (again.key, again.value) == (b"L", value)
+        assert (ONLY_RULE, b"r") in again.headers
 
     async def test_written_again_it_stays_dropped(self, running: Running, records: Records) -> None:
         some = [refused_event(str(n), "dropped") for n in range(20, 24)]

@@ -293,3 +293,21 @@ async def test_a_position_past_the_end_of_the_log_is_corrected_also_while_the_gr
     found = await invocations(kafka, topics, lambda found: len(found) >= 20)
     assert subjects(found) == {f"S-{number}" for number in range(20)}
     assert worker.stop() == 0
+
+
+async def test_the_letters_of_many_rules_hold_a_large_event_a_few_times(
+    kafka: str, topics: Topics, start: Start
+) -> None:
+    """Each with its event they would be a gigabyte for a hundred rules."""
+    rules = "rules:\n" + "".join(
+        f"  - {{name: r{n}, upon: {{type: [large]}}, run: {{function: lab.weigh, args: ['${{data.nope}}']}}}}\n"
+        for n in range(8)
+    )
+    register(kafka, topics, functions_and_rules(rules, "lab.weigh"), "local")
+    start().wait_ready()
+    await publish(kafka, topics.events, typed("large", x="y" * 6_000_000))
+    found = await letters(kafka, topics, 8)
+    assert {one.rule for one in found} == {f"r{n}" for n in range(8)}
+    assert sum(one.whole for one in found) == 2
+    assert all("stands at" in one.reason and not one.value for one in found if not one.whole)
+    assert {one.size for one in found if one.whole} == {one.size for one in found}

@@ -7,9 +7,19 @@ from aiokafka import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.deadletters import MAX_REASON, Received, alone, letter, received, unwritten, with_values
+from upon.deadletters import (
+    MAX_REASON,
+    Received,
+    alone,
+    completed,
+    letter,
+    received,
+    unwritten,
+    with_values,
+    without_record,
+)
 from upon.errors import EventError
-from upon.events import Event
+from upon.events import Event, write_record
 from upon.messages import MAX_PAYLOAD, MAX_RECORD, DeadLetter, Resolved, decode, encode
 
 NOW = 1_000_000_000
@@ -74,6 +84,22 @@ def test_one_event_of_a_batch_can_be_published_alone() -> None:
     found = alone(record, 0, Event(type="t", source="/s", id="1", time=None))
     assert found.value == b'{"specversion":"1.0","id":"1","source":"/s","type":"t"}'
     assert found.headers == (("a", b"b"), ("content-type", b"application/cloudevents+json"))
+
+
+def test_a_letter_without_its_record_is_completed_from_kafka() -> None:
+    events = [Event(type="t", source="/s", id=id, time=None, data={"n": id}) for id in ("a", "b")]
+    value, headers = write_record(events)
+    record = Received("t.events", 2, 7, b"k", value, tuple(headers))
+    whole = letter(alone(record, 1, events[1]), "streams", "rule r: no", NOW, about="1", rule="r", event_id="b")
+    bare = without_record(whole)
+    assert (bare.id, bare.origin, bare.size, bare.whole) == (whole.id, "t.events/2/7", whole.size, False)
+    assert len(encode(bare)) < 500
+    found = completed(bare, record)
+    assert found is not None
+    assert (found.key, found.value, found.headers, found.whole) == (whole.key, whole.value, whole.headers, True)
+    other = Received("t.events", 2, 7, b"k", *write_record([events[0]]))
+    assert completed(bare, other) is None
+    assert completed(bare, Received("t.events", 2, 7, None, b"\xff")) is None
 
 
 @given(
