@@ -32,6 +32,7 @@ from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture
 from upon.sdk.rest import Rest, path
+from upon.sdk.rules import Rules
 from upon.sdk.target import Finder
 from upon.sdk.watching import Changes, Outcomes
 
@@ -41,7 +42,7 @@ APPEAR = 3.0
 """Seconds that a task may take from its invocation until the task store knows it."""
 
 
-class Client(DeadLetters):
+class Client(DeadLetters, Rules):
     """A client of the service. Threads may share it; a forked child may go on using it.
 
     Args:
@@ -296,71 +297,7 @@ class Client(DeadLetters):
         """Ask that tasks do not run, or not run on. Returns as `retry_tasks`."""
         return self._rest.ask("POST", path("tasks", "cancel"), api.Dealt, choice)
 
-    # ── rules, sites ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def apply_rules(
-        self, yaml: str, file: str = "<rules>", *, again: bool = False, prune: bool = False
-    ) -> list[api.Rule]:
-        """Put rules in force, all or none; return how they stand, what changed, and what is probably not meant.
-
-        Args:
-            yaml: the rules as text.
-            file: their origin, for messages and for `prune`.
-            again: they fire again for what they have fired for.
-            prune: delete what came from `file` before and is not in it any more.
-
-        Raises:
-            RuleError: the first thing that is wrong, with its place.
-        """
-        return self._rest.ask(
-            "POST", path("rules"), list[api.Rule], api.NewRules(yaml=yaml, file=file, again=again, prune=prune)
-        )
-
-    def check_rules(self, yaml: str, file: str = "<rules>", *, prune: bool = False) -> list[api.Rule]:
-        """Return what `apply_rules` would, and change nothing. Raises as it does."""
-        body = api.NewRules(yaml=yaml, file=file, prune=prune)
-        return self._rest.ask("POST", path("rules", "check"), list[api.Rule], body)
-
-    def prune_rules(self, yaml: str, file: str) -> list[api.Rule]:
-        """Take out of force what came from `file` and is not in `yaml`; return it."""
-        body = api.NewRules(yaml=yaml, file=file)
-        return self._rest.ask("POST", path("rules", "prune"), list[api.Rule], body)
-
-    def enable_rule(self, name: str, enabled: bool = True) -> api.Rule:
-        """Let a rule fire, or (False) keep it from firing, also when it is applied again.
-
-        Raises:
-            RuleNotFound: no such rule.
-        """
-        return self._rest.ask("POST", path("rules", name or " ", "enable" if enabled else "disable"), api.Rule)
-
-    def rollback_rule(self, name: str, revision: int | None = None) -> api.Rule:
-        """Put an earlier revision of a rule in force; default the one before.
-
-        Raises:
-            RuleNotFound: no such rule or revision.
-        """
-        return self._rest.ask("POST", path("rules", name or " ", "rollback", revision=revision), api.Rule)
-
-    def rule_history(self, name: str) -> list[api.RuleThen]:
-        """Return how a rule stood, newest first.
-
-        Raises:
-            RuleNotFound: there never was such a rule.
-        """
-        return self._rest.ask("GET", path("rules", name or " ", "history"), list[api.RuleThen])
-
-    def rules(self) -> list[api.Rule]:
-        """Return the rules in force."""
-        return self._rest.ask("GET", path("rules"), list[api.Rule])
-
-    def delete_rule(self, name: str) -> None:
-        """Take a rule out of force.
-
-        Raises:
-            RuleNotFound: no such rule.
-        """
-        self._rest.ask("DELETE", path("rules", name or " "), type(None))
+    # ── sites ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def sites(self) -> list[api.Site]:
         """Return the sites with what their dispatchers last said."""
