@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.streams_worker import functions_and_rules, invocations, publish, register
 from tests.integration.test_streams import committed
+from tests.services import eventually
 from upon.config import Settings
 from upon.events import Event
 from upon.kafka.follow import follow
@@ -108,9 +109,11 @@ def rules(found: list[Invocation]) -> list[str]:
 
 async def done(kafka: str, topics: Topics) -> None:
     """Wait until the event is committed."""
-    async with asyncio.timeout(DEADLINE):
-        while await committed(kafka, topics) != 1:
-            await asyncio.sleep(0.1)
+
+    async def is_committed() -> bool:
+        return await committed(kafka, topics) == 1
+
+    await eventually(is_committed, "the event is committed", DEADLINE)
 
 
 def functions(yaml: str, number: int) -> list[Any]:
