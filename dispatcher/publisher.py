@@ -71,8 +71,10 @@ class Publisher:
         await self._outbox.put(self._topics.sites, encode(status), self._site.encode())
 
     async def drained(self, timeout: float) -> bool:
-        """Wait until all that was queued is in Kafka, at most `timeout` s; return whether it is."""
-        return await self._outbox.flush(timeout)
+        """Wait until all that was queued is in Kafka, at most `timeout` s, and tell of it; return whether it is."""
+        is_there = await self._outbox.flush(timeout)
+        self._tell()  # now: what is told after the last commit would not be committed
+        return is_there
 
     def _lane(self, group: str) -> Lane:
         return results_lane(self._topics.results, site=self._site, group=group)
@@ -105,7 +107,8 @@ class Publisher:
 
     def _tell(self) -> None:
         ids, self._stored = tuple(self._stored), []
-        self._on_stored(ids)
+        if ids:
+            self._on_stored(ids)
 
 
 def fitted(result: Result, lane: Lane) -> Entry:
