@@ -183,10 +183,12 @@ def _chunk(task: Task, function: Function, started: int, skew: int, columns: lis
             error = raised
         bad.append(ItemFailure(index=len(values), failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
         values.append(None)
-    if any(isinstance(value, CoroutineType) for value in values):
-        _await_each(values, bad)
     finished = monotonic_ns() + skew
     payload = _serialized(values)
+    if isinstance(payload, Failure) and any(isinstance(value, CoroutineType) for value in values):
+        _await_each(values, bad)  # nothing that is serialized: looked for only then, for a look costs as much as a call
+        finished = monotonic_ns() + skew
+        payload = _serialized(values)
     if isinstance(payload, Failure):
         payload = _item_by_item(values, bad)
     if isinstance(payload, Failure):
