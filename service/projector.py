@@ -196,6 +196,7 @@ class Projector:
         if first.offset >= self._next.get(place, 0):
             return
         while self._waiting_bytes:  # what was read before is written before: else it would move the position on again
+            self._some.set()
             self._room.clear()
             await self._room.wait()
         await asyncio.to_thread(self._store.place, {place: first.offset})

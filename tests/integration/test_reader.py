@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 
 from tests.services import eventually
@@ -42,6 +43,25 @@ async def test_new_partitions_are_taken_up_while_reading(kafka: str, topics: Top
         await admin.create_partitions({topics.control("local"): NewPartitions(3)})
         await write(kafka, topics.control("local"), b"b", b"c", partition=2)
         assert await read(reader, 2) == [b"b", b"c"]
+
+
+async def test_a_topic_that_is_added_while_reading_begins_where_it_shall(kafka: str, topics: Topics) -> None:
+    """Whoever reads meanwhile does not take it for new, and read it from its beginning."""
+    topic, read_on = topics.control("local"), asyncio.Event()
+    await write(kafka, topic, b"0", b"1", b"2")
+
+    async def start(reader: Reader, partitions: list[TopicPartition]) -> dict[TopicPartition, Position]:
+        if reader.positions:
+            await read_on.wait()
+        return dict.fromkeys(partitions, Position(2) if reader.positions else Position(0))
+
+    async with reading(kafka, "test", [topics.sites], start=start) as reader:
+        adding = asyncio.create_task(reader.add([topic]))
+        before = [await reader.next(0.3) for _ in range(6)]
+        read_on.set()
+        await adding
+        assert not any(before)
+        assert await read(reader, 1) == [b"2"]
 
 
 async def test_a_deleted_topic_is_made_anew_and_read_from_its_beginning(kafka: str, topics: Topics) -> None:

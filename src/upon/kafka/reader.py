@@ -138,14 +138,15 @@ class Reader:
             if not found:
                 raise KafkaUnavailable(f"topic {topic} does not exist; `upon up` creates the topics of a deployment")
             partitions += self._places(topic, found)
-        self._topics += new
         # Asked before partitions are assigned: a fetch that waits for records would hold these up behind it.
         begins, ends = await self._bounds(partitions)
         self.begins |= begins
         self.ends |= ends
         starts = await self._start(self, partitions)
-        for one in partitions:
-            self.positions[one] = await self._checked(one, starts.get(one, Position(begins[one])), begins, ends)
+        at = {one: await self._checked(one, starts.get(one, Position(begins[one])), begins, ends) for one in partitions}
+        # All at once, and not before: `next`, which goes on meanwhile, would read them from their beginning.
+        self._topics += new
+        self.positions |= at
         self._assign()
 
     async def next(self, timeout: float = 1.0, max_records: int | None = None) -> list[list[ConsumerRecord[Any, Any]]]:
