@@ -19,7 +19,7 @@ from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.protocol import Assignment, Attempt, Outcome, assignment_bytes, batches, outcome_bytes
+from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome, assignment_bytes, outcome_bytes
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
     HELD,
@@ -33,6 +33,7 @@ from upon.dispatcher.tasks import (
 )
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Started
+from upon.portions import portions
 
 CODE_PATIENCE = 15.0
 """Seconds an invocation waits for its function's code: registry and invocations are different topics."""
@@ -101,7 +102,8 @@ class Attempts:
             for manager, count in shares:
                 self._give(manager, lane.code, list(islice(tasks, count)), given)
         for id, all_tasks in given.items():
-            for batch in batches((_assignment(task, self._timeout) for task in all_tasks), assignment_bytes):
+            assignments = (_assignment(task, self._timeout) for task in all_tasks)
+            for batch in portions(assignments, assignment_bytes, BATCH_BYTES):
                 self.step.send(id, protocol.Tasks(batch))
 
     def _give(self, manager: Manager, code: str, tasks: list[Task], given: dict[str, list[Task]]) -> None:
@@ -113,18 +115,12 @@ class Attempts:
         if code not in manager.warm:
             self.book.capacity.warm(manager, code)
             self.step.add(SendCode(manager.id, code))
-        had = given.get(manager.id)
-        if had is None:
-            given[manager.id] = tasks
-        else:
-            had.extend(tasks)
+        given.setdefault(manager.id, []).extend(tasks)
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""
         task = self.book.tasks.get(id)
-        if task is None or task.state not in HELD or task.manager != manager or task.attempt != attempt:
-            return None
-        return task
+        return task if task is not None and task.is_at(manager, attempt) else None
 
     def started(self, manager: str, begun: protocol.Begun) -> None:
         task = self._current(manager, begun.id, begun.attempt)
@@ -146,7 +142,7 @@ class Attempts:
                 self.step.stored(manager, Attempt(outcome.id, outcome.attempt))
         elif task.state == "done":
             task.told.append((manager, outcome.attempt))
-        elif task.state in HELD and task.attempt == outcome.attempt and task.manager == manager:
+        elif task.is_at(manager, outcome.attempt):
             self.settle(task, manager, outcome)
         elif outcome.status == "succeeded":
             if task.state in HELD:

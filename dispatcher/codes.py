@@ -19,7 +19,7 @@ from upon.dispatcher.instructions import CodeGone, CodeKnown
 from upon.errors import InputError, KafkaUnavailable
 from upon.kafka.clients import async_consumer
 from upon.logs import get_logger
-from upon.messages import FunctionCode, RegistryRecord, decode
+from upon.messages import CODE_KEY, FunctionCode, RegistryRecord, code_key, decode
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -30,7 +30,6 @@ MAX_BYTES = 64 * 1024 * 1024
 """Bytes of bodies kept; past it, what was not used for the longest time goes (Kafka has it)."""
 AGAIN_AFTER = 0.5
 """Seconds after which a body is read again that was not to be had."""
-PREFIX = b"code/"
 
 
 class Codes:
@@ -58,9 +57,9 @@ class Codes:
     def take(self, record: ConsumerRecord[Any, Any]) -> None:
         """Take in a record of the registry."""
         key = record.key or b""
-        if not key.startswith(PREFIX):
+        if not key.startswith(CODE_KEY):
             return
-        hash = key[len(PREFIX) :].decode("utf-8", "replace")
+        hash = key[len(CODE_KEY) :].decode("utf-8", "replace")
         if record.value is None:
             self._forget(hash)
             return
@@ -145,4 +144,4 @@ def _code(record: ConsumerRecord[Any, Any]) -> FunctionCode | None:
     except InputError as error:
         log.warning(f"a registry record was passed over: {error}", action="registry", offset=record.offset)
         return None
-    return code if isinstance(code, FunctionCode) and record.key == PREFIX + code.hash.encode() else None
+    return code if isinstance(code, FunctionCode) and record.key == code_key(code.hash) else None

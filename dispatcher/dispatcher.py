@@ -215,7 +215,7 @@ class Dispatcher:
         broken = dict.fromkeys(self.router.broken())
         for said in self.router.receive():
             if isinstance(said, Gone):
-                yield ManagerGone(said.manager, "its connection broke")
+                yield _broke(said.manager)
                 continue
             manager, frames = said
             try:
@@ -226,10 +226,9 @@ class Dispatcher:
                 continue
             if manager in broken and isinstance(message, protocol.Ready):
                 del broken[manager]
-                yield ManagerGone(manager, "its connection broke")
+                yield _broke(manager)
             yield Heard(manager, message)
-        for manager in broken:
-            yield ManagerGone(manager, "its connection broke")
+        yield from map(_broke, broken)
 
     def _taken_in(self) -> Iterator[Input]:
         """What came from Kafka."""
@@ -369,3 +368,7 @@ class Dispatcher:
                 await self._announcer.down()
         except TimeoutError:
             log.warning("Kafka did not answer in time; the next dispatcher goes on from what it has", action="stop")
+
+
+def _broke(manager: str) -> ManagerGone:
+    return ManagerGone(manager, "its connection broke")

@@ -36,8 +36,8 @@ Not here: sockets, keys (`upon.dispatcher.keys`), what is decided (`upon.dispatc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -254,9 +254,6 @@ _headers = {cls: bytes((VERSION, kind)) for kind, cls in KINDS.items()}
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
 
 
-T = TypeVar("T")
-
-
 def assignment_bytes(one: Assignment) -> int:
     """Return how many bytes an assignment takes in a message, at most."""
     return len(one.payload) + _text(one.function) + _text(one.cause) + _text(one.code) + _FIELDS
@@ -277,20 +274,6 @@ def _failure_bytes(one: Failure) -> int:
 
 def _text(text: str) -> int:
     return len(text) if text.isascii() else len(text) * 4
-
-
-def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[tuple[T, ...]]:
-    """Yield items in batches of about `BATCH_BYTES`, at least one in each."""
-    batch: list[T] = []
-    total = 0
-    for item in items:
-        batch.append(item)
-        total += size(item)
-        if total >= BATCH_BYTES:
-            yield tuple(batch)
-            batch, total = [], 0
-    if batch:
-        yield tuple(batch)
 
 
 class ProtocolError(InputError):

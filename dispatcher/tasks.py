@@ -80,6 +80,10 @@ class Task(Struct, eq=False):
     story: list[str] = []  # one line per attempt that was lost
     told: list[tuple[str, int]] = []  # others (manager, attempt) with an outcome of it
 
+    def is_at(self, manager: str, attempt: int) -> bool:
+        """Whether this attempt, at this manager, is the one under way."""
+        return self.state in HELD and self.attempt == attempt and self.manager == manager
+
     def go(self, to: TaskState) -> None:
         """Move on.
 

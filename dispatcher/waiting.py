@@ -83,7 +83,7 @@ class Depths:
         self._seconds[code] = now
         if not self._horizon:
             return False
-        fitting = min(MAX_PREFETCH, int(self._horizon / now)) if now > self._horizon / MAX_PREFETCH else MAX_PREFETCH
+        fitting = int(self._horizon / max(now, self._horizon / MAX_PREFETCH))
         deep = 1 + max(self._prefetch, 1 << fitting.bit_length() - 1 if fitting else 0)
         if deep == self._depths.get(code, 1 + self._prefetch):
             return False

@@ -23,7 +23,7 @@ import msgspec
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
-from upon.dispatcher.protocol import BEAT, Death, FromDispatcher, Outcome, batches, outcome_bytes
+from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Death, FromDispatcher, Outcome, outcome_bytes
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import bounded, exit_story
 from upon.endpoint.environment import allowed
@@ -36,6 +36,7 @@ from upon.endpoint.workers import Workers
 from upon.errors import ConfigError
 from upon.logs import get_logger
 from upon.part import Part
+from upon.portions import portions
 
 log = get_logger(__name__)
 
@@ -202,7 +203,7 @@ class Manager:
             self._link.send(protocol.Need(tuple(lacks)))
         if begun:
             self._link.send(protocol.Started(tuple(begun)))
-        for batch in batches(outcomes, outcome_bytes):
+        for batch in portions(outcomes, outcome_bytes, BATCH_BYTES):
             self._link.send(protocol.Results(batch))
         if deaths:
             self._link.send(protocol.Lost(tuple(deaths)))

@@ -39,6 +39,7 @@ from upon.messages import (
     FunctionRecord,
     RegistryRecord,
     SiteStatus,
+    code_key,
     decode,
     encode,
     registry_key,
@@ -123,6 +124,9 @@ class Registrar:
             PayloadTooLarge: it does not fit into a record.
         """
         await asyncio.to_thread(check_code, code)  # some work for a large body: not in the event loop
+        await self._keep_code(code)
+
+    async def _keep_code(self, code: FunctionCode) -> None:
         if not is_due(self.registry.codes.get(code.hash, 0), time.time_ns(), self._kept):
             return  # nor is it about to be dropped
         async with self._alone():
@@ -141,7 +145,7 @@ class Registrar:
         oldest = await unfinished()
         async with self._alone():
             gone = unused(self.registry, time.time_ns(), self._kept, oldest)
-            await self._write_all([(f"code/{code}".encode(), None) for code in gone])
+            await self._write_all([(code_key(code), None) for code in gone])
         if gone:
             log.info("code that is not used any more is deleted", action="drop_code", count=len(gone))
         return len(gone)
@@ -175,8 +179,8 @@ class Registrar:
         check_name(name)
         if len(source.encode()) > MAX_SOURCE:
             raise PayloadTooLarge(f"source: {len(source.encode()):,} bytes, the limit is {MAX_SOURCE:,}")
-        code = FunctionCode(hash=await asyncio.to_thread(code_hash, body), body=body, python=python)
-        await self.add_code(code)
+        code = FunctionCode(hash=await asyncio.to_thread(checked_hash, body), body=body, python=python)
+        await self._keep_code(code)
         async with self._alone():
             versions = self.registry.functions.get(name, {})
             for record in versions.values():
@@ -290,16 +294,21 @@ def _checked(record: R, what: str) -> R:
     return record
 
 
-def check_code(code: FunctionCode) -> None:
-    """Raise FunctionError or PayloadTooLarge if this cannot be stored as code."""
-    if not code.body:
+def checked_hash(body: bytes) -> str:
+    """Return the hash of a function's body. Raises FunctionError or PayloadTooLarge if it cannot be stored as code."""
+    if not body:
         raise FunctionError("body: is empty; send what `upon.serialize.dump_function` returns")
-    if len(code.body) > MAX_PAYLOAD:
+    if len(body) > MAX_PAYLOAD:
         raise PayloadTooLarge(
-            f"the function has {len(code.body):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: "
+            f"the function has {len(body):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: "
             "import large data in the function in place of closing over it"
         )
-    if code_hash(code.body) != code.hash:
+    return code_hash(body)
+
+
+def check_code(code: FunctionCode) -> None:
+    """Raise FunctionError or PayloadTooLarge if this cannot be stored as code."""
+    if checked_hash(code.body) != code.hash:
         raise FunctionError(f"hash {code.hash!r} is not the `upon.code_hash` of the body")
 
 

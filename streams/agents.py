@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 
@@ -46,6 +46,7 @@ from upon.streams.reactions import Rules, react
 from upon.streams.rules import Rule
 from upon.topics import Topics
 
+T = TypeVar("T")
 COMMIT_INTERVAL = 0.5
 """Seconds between commits while there is something to commit; after a kill so much is processed again."""
 MAX_WAITING = 64
@@ -144,11 +145,8 @@ class EventAgent:
                 self._holding.set()
 
     async def _registry_end(self) -> int:
-        while True:
-            try:
-                return next(iter((await self._ends.ends([self._registry], ASKED)).values()), 0)
-            except KafkaUnavailable:
-                await asyncio.sleep(AGAIN)
+        ends = await _answered(lambda: self._ends.ends([self._registry], ASKED))
+        return next(iter(ends.values()), 0)
 
     async def _judge_again(self, again: Again[Work]) -> None:
         """Judge a record once more, for rules that changed before Kafka had it and that came here after it."""
@@ -156,12 +154,7 @@ class EventAgent:
         place = TopicPartition(work.partition.topic, work.partition.partition), work.offset
         log.info("a record is judged again: rules had changed before it", action="judge",
                  partition=work.partition.partition, offset=work.offset)  # fmt: skip
-        while True:
-            try:
-                found = await self._places.read({place})
-                break
-            except KafkaUnavailable:
-                await asyncio.sleep(AGAIN)
+        found = await _answered(lambda: self._places.read({place}))
         if place not in found:
             return  # retention was faster
         record = as_data(found[place])
@@ -219,6 +212,15 @@ class _Only:
 
     def match(self, event: Mapping[str, Any], at: int) -> Sequence[Rule]:
         return [one for one in self.rules.match(event, at) if one.name in self.again]
+
+
+async def _answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what Kafka answers, however long it is away."""
+    while True:
+        try:
+            return await ask()
+        except KafkaUnavailable:
+            await asyncio.sleep(AGAIN)
 
 
 def received(message: Any) -> Received:

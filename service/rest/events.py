@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from upon.events import Event, from_dict, write_record
 from upon.kafka.batches import Entry
 from upon.kafka.forms import EVENTS
 from upon.messages import MAX_PAYLOAD
+from upon.portions import portions
 from upon.service.context import Service
 from upon.service.past_events import EventFilter
 from upon.service.rest.routing import (
@@ -41,7 +42,7 @@ async def publish(service: Service, request: web.Request) -> web.Response:
     async def write() -> None:
         topic, outbox = service.topics.events, service.outbox
         acks: list[asyncio.Future[None]] = []
-        for some in slices(entries):
+        for some in portions(entries, attrgetter("size"), SLICE):
             pairs = [(await outbox.partition_lane(topic, EVENTS, entry.key), entry) for entry in some]
             acks.append(await outbox.send_all(pairs))
             await asyncio.sleep(0)
@@ -77,20 +78,6 @@ async def read_entries(body: bytes) -> tuple[list[str], list[Entry]]:
             since = 0
             await asyncio.sleep(0)
     return ids, entries
-
-
-def slices(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Yield entries in portions of about `SLICE` bytes."""
-    some: list[Entry] = []
-    size = 0
-    for entry in entries:
-        some.append(entry)
-        size += entry.size
-        if size >= SLICE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
 
 
 def entry_of(event: Event) -> Entry:

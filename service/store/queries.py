@@ -21,6 +21,10 @@ LISTED = [column for column in tasks.c if column.name not in ("result", "accepte
 _ABOUT = [column for column in deadletters.c if column.name != "record"]
 
 
+_UNUSUAL: ColumnElement[bool] = tasks.c.status != literal("succeeded", literal_execute=True)
+"""Spelled as in the partial index `tasks_unusual`, or that is not used."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which tasks to list; None = any. `since`, `until`: when they were submitted, ns; `after`: behind this task."""
@@ -62,9 +66,7 @@ def list_tasks(connection: Connection, wanted: TaskFilter, limit: int) -> Sequen
         else:
             query = query.where(tasks.c.status.in_(wanted.statuses))
         if "succeeded" not in wanted.statuses:
-            # spelled as in the partial index `tasks_unusual`, or it is not used
-            unusual: ColumnElement[bool] = tasks.c.status != literal("succeeded", literal_execute=True)
-            query = query.where(unusual)
+            query = query.where(_UNUSUAL)
     query = query.where(*_between(tasks.c.submitted, wanted.since, wanted.until))
     if wanted.after is not None:
         query = query.where(_behind(connection, tasks, tasks.c.submitted, wanted.after))
@@ -104,8 +106,7 @@ def get_generations(connection: Connection, id: str) -> Sequence[Row[Any]]:
 
 def count_unusual(connection: Connection) -> dict[str, int]:
     """Return how many tasks are pending, running, failed, cancelled. From an index, whatever there is besides."""
-    unusual: ColumnElement[bool] = tasks.c.status != literal("succeeded", literal_execute=True)
-    query = select(tasks.c.status, func.count()).where(unusual).group_by(tasks.c.status)
+    query = select(tasks.c.status, func.count()).where(_UNUSUAL).group_by(tasks.c.status)
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
@@ -185,6 +186,5 @@ def _of_letters(wanted: LetterFilter) -> list[ColumnElement[bool]]:
 
 def oldest_unfinished(connection: Connection) -> int:
     """Return when the oldest task that is not done was submitted, ns since the epoch; 0: all are done."""
-    unusual: ColumnElement[bool] = tasks.c.status != literal("succeeded", literal_execute=True)  # for `tasks_unusual`
-    query = select(func.min(tasks.c.submitted)).where(unusual, tasks.c.status.not_in(FINAL), tasks.c.submitted > 0)
+    query = select(func.min(tasks.c.submitted)).where(_UNUSUAL, tasks.c.status.not_in(FINAL), tasks.c.submitted > 0)
     return connection.execute(query).scalar_one() or 0

@@ -35,6 +35,9 @@ MAX_DESCRIPTION = 32 * 1024
 COALESCE_BYTES = 1024 * 1024
 """Bytes: whoever gathers invocations or results into a batch starts a new one past this."""
 
+CODE_KEY = b"code/"
+"""What the keys of the registry's records of code begin with."""
+
 Status = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -341,6 +344,11 @@ def decode(data: bytes | memoryview, kind: type[M]) -> M:
     return message
 
 
+def code_key(hash: str) -> bytes:
+    """Return the key of the record of code."""
+    return CODE_KEY + hash.encode()
+
+
 def registry_key(record: RegistryRecord) -> bytes:
     """Return the key of a registry record: ``kind/name``, with the version where versions are kept apart.
 
@@ -348,7 +356,7 @@ def registry_key(record: RegistryRecord) -> bytes:
     """
     match record:
         case FunctionCode(hash=code):
-            return f"code/{code}".encode()
+            return code_key(code)
         case FunctionRecord(name=name, version=version):
             return f"function/{name}@{version}".encode()
         case RuleRevision(name=name, revision=revision):

@@ -19,7 +19,7 @@ from upon.dispatcher.codes import Codes
 from upon.dispatcher.instructions import CodeGone, CodeKnown
 from upon.kafka.clients import async_consumer, async_producer
 from upon.kafka.follow import follow
-from upon.messages import FunctionCode, FunctionRecord, InvocationBatch, registry_key
+from upon.messages import CODE_KEY, FunctionCode, FunctionRecord, InvocationBatch, registry_key
 from upon.topics import Topics
 
 MIB = 1024 * 1024
@@ -176,7 +176,7 @@ async def test_the_service_deletes_code_that_nobody_needs(kafka: str, topics: To
 
         await eventually(dropped, "old code is dropped")
         assert [await submitted(code) for code in ("named", "new", "queued")] == ["", "", ""]
-    assert codes.PREFIX + b"old" in await _tombstones(kafka, topics)
+    assert CODE_KEY + b"old" in await _tombstones(kafka, topics)
     assert len(await _tombstones(kafka, topics)) == 1
 
 

@@ -123,14 +123,19 @@ def functions(yaml: str, number: int) -> list[Any]:
 EVENT = json.dumps(Event(type="sample.ready", source="/lab", id="e1", subject="S-1").to_dict()).encode()
 
 
+async def event_before_its_rule(kafka: str, topics: Topics, gate: Gate) -> None:
+    """Kafka has the second rule, and then the event; the worker hears of the event alone."""
+    gate.close()
+    register(kafka, topics, functions(SECOND, 2))
+    await publish(kafka, topics.events, EVENT)
+
+
 async def test_a_rule_that_reaches_the_worker_after_an_event_fires_once(
     kafka: str, topics: Topics, gate: Gate, tmp_path: Path
 ) -> None:
     register(kafka, topics, functions(FIRST, 1), "local")
     async with worker(kafka, topics, tmp_path):
-        gate.close()
-        register(kafka, topics, functions(SECOND, 2))
-        await publish(kafka, topics.events, EVENT)
+        await event_before_its_rule(kafka, topics, gate)
         assert rules(await invocations(kafka, topics, fired("first"))) == ["first"], "it is judged at once"
         gate.open()
         await invocations(kafka, topics, fired("second"))
@@ -143,9 +148,7 @@ async def test_a_worker_that_ends_before_the_rule_reaches_it_leaves_the_event_to
 ) -> None:
     register(kafka, topics, functions(FIRST, 1), "local")
     async with worker(kafka, topics, tmp_path):
-        gate.close()
-        register(kafka, topics, functions(SECOND, 2))
-        await publish(kafka, topics.events, EVENT)
+        await event_before_its_rule(kafka, topics, gate)
         await invocations(kafka, topics, fired("first"))
     assert await committed(kafka, topics) == 0
     gate.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 
 import msgspec
 import pytest
@@ -13,10 +14,11 @@ from upon import errors
 from upon.errors import ConfigError, EventError, FunctionError, InputError, PayloadTooLarge, UponError
 from upon.events import Event
 from upon.messages import MAX_PAYLOAD, Cause, FunctionCode, Timings, encode
+from upon.portions import portions as portions_of
 from upon.service.app import listen_address
 from upon.service.lag import behind
 from upon.service.registrar import check_code, check_name
-from upon.service.rest.events import SLICE, entry_of, read_entries, slices
+from upon.service.rest.events import SLICE, entry_of, read_entries
 from upon.service.rest.openapi import document
 from upon.service.rest.problems import status_of
 from upon.service.rest.routes import ROUTES
@@ -59,7 +61,7 @@ async def test_many_events_are_read_while_others_have_their_turn() -> None:
     ids, entries = await reading
     assert ids == [str(n) for n in range(5_000)]
     assert turns >= len(body) // SLICE
-    portions = list(slices(entries))
+    portions = list(portions_of(entries, attrgetter("size"), SLICE))
     assert [entry for some in portions for entry in some] == entries
     assert all(sum(entry.size for entry in some) <= SLICE + 1_000 for some in portions)
 
