@@ -15,8 +15,8 @@ Guarantees:
 
 An appending writer that closes several times makes as many versions, unless it does so within `quiet`. A writer that
 opens once, writes slowly and closes once makes one. A folder whose files are all away (a mount) has lost none of them.
-A folder that is renamed, replaced or mounted over is watched anew at its path. Deliberately absent: reading content,
-checksums, and deleting or moving what was announced.
+A folder that is renamed, replaced or mounted over is watched anew at its path, also if it is back in a moment.
+Deliberately absent: reading content, checksums, and deleting or moving what was announced.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ class FilesystemSource(Source[FilesystemConfig]):
         self._notified = False  # whether the scan under way may rely on them
         self._next_scan = 0.0
         self._new_folders: dict[str, float] = {}
+        self._place: tuple[int, int] | None = None
+        self._left = False  # the folder that is watched has been seen not to be at its path
         self._wake = threading.Event()
         self._unsafe = 0
         self._counting = threading.Lock()
@@ -131,8 +133,8 @@ class FilesystemSource(Source[FilesystemConfig]):
 
     def _follow(self) -> None:
         """Watch the folder that is at the path now, until it is another one."""
-        place = _identity(self.folder)
-        if place is None:
+        self._place, self._left = _identity(self.folder), False
+        if self._place is None:
             raise SourceError(f"{self.folder}: no such folder; create it, or correct the source's `path`")
         recursive = self.config.recursive
         notifications = None if self.polls else Notifications(self.folder, recursive=recursive, wake=self._wake.set)
@@ -149,9 +151,10 @@ class FilesystemSource(Source[FilesystemConfig]):
             look_again = time.monotonic() + STOP_WITHIN
             while not self.context.stopping.is_set():
                 if time.monotonic() >= look_again:
-                    if _identity(self.folder) != place:
-                        break
+                    self._check_place()
                     look_again = time.monotonic() + STOP_WITHIN
+                if self._left:
+                    break
                 if notifications is not None:
                     self._take_hints(notifications)
                 if self._scan is not None:
@@ -165,7 +168,7 @@ class FilesystemSource(Source[FilesystemConfig]):
         if self._scan is not None:
             self._scan.stop()
         self._scan = None
-        self.context.log.info("another folder is at this path: it is watched now", action="watch", folder=self.folder)
+        self.context.log.info("the folder was moved or replaced: watched anew", action="watch", folder=self.folder)
 
     # ── the steps ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,7 +186,7 @@ class FilesystemSource(Source[FilesystemConfig]):
             self._readiness.gone(path, time.monotonic())
         elif kind in ("folder", "folder moved"):
             self._enter(path, moved=kind == "folder moved")
-        elif self._names.wants(path) and (stamp := look(path, inode=self._inode)) is not None:
+        elif self._names.wants(path) and (stamp := self._look(path)) is not None:
             if kind in ("closed", "moved"):
                 ended = self._readiness.closed if kind == "closed" else self._readiness.moved
                 self._announce(ended(path, stamp, time.monotonic(), written=bool(open_for_writing([path]))))
@@ -194,7 +197,10 @@ class FilesystemSource(Source[FilesystemConfig]):
 
     def _enter(self, folder: str, *, moved: bool) -> None:
         """Look into a folder that is new: what came into it before it was watched was not notified."""
-        if not (self.config.recursive and self._names.enters(folder) and os.path.isdir(folder)):
+        if not (self.config.recursive and self._names.enters(folder)):
+            return
+        if not os.path.isdir(folder):
+            self._check_place()
             return
         now = time.monotonic()
         self._new_folders = {path: until for path, until in self._new_folders.items() if until > now}
@@ -206,7 +212,21 @@ class FilesystemSource(Source[FilesystemConfig]):
                 else:
                     self._readiness.seen(path, stamp, now)
         except OSError:
-            return  # gone again, or not ours to read: the next scan knows
+            self._check_place()  # gone again, or not ours to read: the next scan knows
+
+    def _look(self, path: str) -> Stamp | None:
+        """Look at a file. One that is not there tells nothing while the whole folder is away: it will be scanned."""
+        stamp = look(path, inode=self._inode)
+        if stamp is None:
+            self._check_place()
+            if not self._left:  # the folder is there, and may have come back since we looked
+                stamp = look(path, inode=self._inode)
+        return stamp
+
+    def _check_place(self) -> None:
+        """Notice that the folder that is watched is not at its path: what was notified meanwhile was looked for there
+        in vain, also if it is back a moment later."""
+        self._left = self._left or _identity(self.folder) != self._place
 
     def _will_be_closed(self, path: str) -> bool:
         """Whether a notified creation was one: links are not written, and in a new folder watchdog guesses."""
@@ -262,7 +282,7 @@ class FilesystemSource(Source[FilesystemConfig]):
         due = self._readiness.due(time.monotonic(), min(room, JUDGED)) if room > 0 else []
         written = open_for_writing(due)
         for path in due:
-            if (stamp := look(path, inode=self._inode)) is None:
+            if (stamp := self._look(path)) is None:
                 self._readiness.gone(path, time.monotonic())
             else:
                 judged = self._readiness.judged(path, stamp, time.monotonic(), written=path in written)

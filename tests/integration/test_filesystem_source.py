@@ -175,6 +175,20 @@ def test_a_folder_that_vanishes_fails_the_source_until_it_is_back(
     assert names(reader, folder) == {"a": 1, "b": 1}
 
 
+def test_a_folder_that_is_away_for_a_moment_loses_nothing(
+    source: SourceProcess, reader: EventReader, folder: Path
+) -> None:
+    """Again and again for so short that it watches the same folder all the time: some of the files are notified, and
+    looked for at the folder's path, while it is elsewhere."""
+    away = folder.parent / "away"
+    for number in range(100):
+        folder.rename(away)
+        (away / f"{number}").write_text("1")
+        away.rename(folder)
+    reader.until(lambda events: len(events) == 100, "all files, before the next scan")
+    assert names(reader, folder) == {f"{number}": 1 for number in range(100)}
+
+
 def test_a_close_counts_when_nobody_writes_any_more(source: SourceProcess, reader: EventReader, folder: Path) -> None:
     """`touch` closes a file after opening it for writing, while its writer holds it open."""
     with (folder / "a.h5").open("wb") as file:
