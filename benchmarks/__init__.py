@@ -4,6 +4,7 @@
     system       a system of its own for the measurement, started cold
     watching     file complete → started → result; publish → started
     calling      round trip, no-ops per second, map items per second
+    whole_way    CPU of a no-op in each process on its way
     idling       CPU and memory of all parts while nothing happens
     peers        the same with a process pool, and with a watchdog script
 

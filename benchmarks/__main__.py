@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calling, idling, peers, watching
+from benchmarks import calling, idling, peers, watching, whole_way
 from benchmarks.figures import Figure, percentile, spread
 from benchmarks.machine import describe
 from benchmarks.system import System, running_system
@@ -43,8 +43,11 @@ def main() -> None:
             Figure("no-op tasks per second", f"{tasks:,.0f}", f"{pool_tasks:,.0f}", "≥ 1,500"),
             Figure("map items per second", f"{items:,.0f} (chunks of {chunk:,})", f"{pool_items:,.0f}", "≥ 500,000"),
         ]
+        costs = whole_way.measure(system)
         figures += idle_figures(system)
     show(figures)
+    console.print()
+    console.print(whole_way.table(costs))
     console.print("\nWhere the time goes, publish → result (ms after publish, p50):")
     for name, times in sorted(hops.items(), key=lambda item: percentile(item[1], 0.5)):
         console.print(f"  {name:<14}{percentile(times, 0.5):8.2f}")

@@ -6,32 +6,21 @@ import time
 
 import psutil
 
-from benchmarks.system import System
+from benchmarks.system import System, cpu_of
 
 SECONDS = 20.0
 
 
 def measure(system: System) -> tuple[dict[str, tuple[float, float]], float, float]:
     """Return CPU (% of one core) and memory (MB, proportional where known) by part, and both sums."""
-    by_part = {
-        name: [psutil.Process(pid) for pid in part["pids"] if psutil.pid_exists(pid)]
-        for name, part in system.status()["parts"].items()
-    }
-    workers = {p.pid for p in by_part["workers"]}
-    parents = [c for m in by_part["manager"] for c in m.children(recursive=True) if c.pid not in workers]
-    by_part["manager"] += parents
-    before = {name: sum(map(_cpu, processes)) for name, processes in by_part.items()}
+    by_part = system.processes()
+    before = {name: sum(map(cpu_of, processes)) for name, processes in by_part.items()}
     time.sleep(SECONDS)
     costs = {
-        name: ((sum(map(_cpu, processes)) - before[name]) / SECONDS * 100, sum(map(_memory, processes)))
+        name: ((sum(map(cpu_of, processes)) - before[name]) / SECONDS * 100, sum(map(_memory, processes)))
         for name, processes in by_part.items()
     }
     return costs, sum(c for c, _ in costs.values()), sum(m for _, m in costs.values())
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _memory(process: psutil.Process) -> float:

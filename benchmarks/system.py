@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from upon import Executor
 
 
@@ -32,6 +34,23 @@ class System:
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.upon("status", "--json"))
         return status
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """Return the processes of each part; the warm parent of the workers counts as the manager's."""
+        by_part = {
+            name: [psutil.Process(pid) for pid in part["pids"] if psutil.pid_exists(pid)]
+            for name, part in self.status()["parts"].items()
+        }
+        workers = {one.pid for one in by_part["workers"]}
+        parents = [one for manager in by_part["manager"] for one in manager.children(recursive=True)]
+        by_part["manager"] += [one for one in parents if one.pid not in workers]
+        return by_part
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """Return the CPU seconds that a process has taken so far, with all its threads."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
