@@ -9,6 +9,7 @@ Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from itertools import islice
 
@@ -18,7 +19,7 @@ from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
-from upon.dispatcher.instructions import PublishResult, PublishStarted, SendCode, Step
+from upon.dispatcher.instructions import PublishIntent, PublishResult, PublishStarted, SendCode, Step
 from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome, assignment_bytes, outcome_bytes
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
@@ -65,6 +66,7 @@ class Attempts:
         self.book, self.step = book, step
         self.usual = UsualTimes()
         self.hold_until, self._timeout, self._random = hold_until, timeout, random
+        self._promised: list[Task] = []  # placed, and may begin from this turn on
         self._times: dict[str, tuple[list[float], list[float]]] = {}  # by code: s of this turn's tasks, and an item's
         self._beyond: dict[str, float] = {}  # by account: s that they took beyond what was charged
 
@@ -75,6 +77,35 @@ class Attempts:
         else:
             task.due = self.step.now.mono + CODE_PATIENCE
             self.book.move(task, "needs_code")
+
+    def go_on(self, task: Task) -> None:
+        """A new task goes its way; one that has begun before, when managers have had time to say that they have it."""
+        if task.before:
+            held = self.hold_until if self.hold_until != float("inf") else 0.0
+            task.due = max(self.step.now.mono, held)
+            self.book.move(task, "retrying")
+        else:
+            self.queue(task)
+
+    def try_again(self, task: Task) -> None:
+        """The wait of a task that is to be tried again is over."""
+        before, task.before = task.before, 0
+        if not before:
+            self.queue(task)
+            return
+        task.starts = before
+        story = f"had begun {before} {'time' if before == 1 else 'times'} under another dispatcher, and nobody has it"
+        task.story = [f"attempt {before}: {story}"]
+        lost = lost_failure(task)
+        delay = retry_delay(task.invocation.retry, task.starts, lost.kinds, self._random())
+        if delay is None:
+            self.step.tell("warning", lost.message, "task_lost", id=task.id)
+            self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost))
+        elif delay:
+            task.due = self.step.now.mono + delay
+            heapq.heappush(self.book.alarms, (task.due, task.id))
+        else:
+            self.queue(task)
 
     def give_up_code(self, task: Task) -> None:
         """Its code has not come in time."""
@@ -88,19 +119,29 @@ class Attempts:
     def adopt(self, task: Task, manager: str, attempt: int) -> None:
         """A manager has this task already: leave it there."""
         task.manager, task.attempt, task.started, task.pid = manager, attempt, 0, 0
+        task.starts, task.before, task.sent = max(task.starts, task.before - 1), 0, True  # the last one goes on
         self.book.move(task, "assigned")
+
+    def may_begin(self, id: str, attempt: int) -> None:
+        """Kafka has that this attempt may have begun: its manager may have it."""
+        task = self.book.tasks.get(id)
+        if task is not None and task.state == "assigned" and task.attempt == attempt and not task.sent:
+            task.sent = True
+            self._promised.append(task)
 
     def place(self) -> None:
         """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
         ready, capacity = self.book.ready, self.book.capacity
-        if not ready or self.step.now.mono < self.hold_until:
-            return
         given: dict[str, list[Task]] = {}
-        while (lane := ready.next(capacity.level())) is not None:
-            shares = capacity.deal(lane.code, ready.depths.of(lane.code), ready.turn(lane))
-            tasks = iter(ready.take(lane, sum(count for _, count in shares)))
-            for manager, count in shares:
-                self._give(manager, lane.code, list(islice(tasks, count)), given)
+        for task in self._promised:
+            given.setdefault(task.manager, []).append(task)
+        self._promised.clear()
+        if ready and self.step.now.mono >= self.hold_until:
+            while (lane := ready.next(capacity.level())) is not None:
+                shares = capacity.deal(lane.code, ready.depths.of(lane.code), ready.turn(lane))
+                tasks = iter(ready.take(lane, sum(count for _, count in shares)))
+                for manager, count in shares:
+                    self._give(manager, lane.code, list(islice(tasks, count)), given)
         for id, all_tasks in given.items():
             assignments = (_assignment(task, self._timeout) for task in all_tasks)
             for batch in portions(assignments, assignment_bytes, BATCH_BYTES):
@@ -112,10 +153,17 @@ class Attempts:
         for task in tasks:
             task.attempt += 1
             task.dispatched, task.started, task.pid = wall, 0, 0
+            task.sent = task.invocation.retry.attempts > 1
         if code not in manager.warm:
             self.book.capacity.warm(manager, code)
             self.step.add(SendCode(manager.id, code))
-        given.setdefault(manager.id, []).extend(tasks)
+        at_once = [task for task in tasks if task.sent]
+        if len(at_once) < len(tasks):
+            for task in tasks:
+                if not task.sent:
+                    self.step.add(PublishIntent(task.attempt, _start(task, 0)))
+        if at_once:
+            given.setdefault(manager.id, []).extend(at_once)
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""
@@ -131,14 +179,12 @@ class Attempts:
         if task.spared:
             task.cancelled = task.spared = False
         self.book.move(task, "running")
-        worker = f"{manager}/{begun.pid}"
-        started = Started(id=task.id, started=begun.started, attempt=task.starts + 1, worker=worker, group=task.group)
-        self.step.add(PublishStarted(task.group, started))
+        self.step.add(PublishStarted(_start(task, begun.started)))
 
     def outcome(self, manager: str, outcome: Outcome) -> None:
         task = self.book.tasks.get(outcome.id)
         if task is None:
-            if outcome.id in self.book.done or not self.book.keep_early(manager, outcome):
+            if self.book.is_done(outcome.id) or not self.book.keep_early(manager, outcome):
                 self.step.stored(manager, Attempt(outcome.id, outcome.attempt))
         elif task.state == "done":
             task.told.append((manager, outcome.attempt))
@@ -153,6 +199,8 @@ class Attempts:
 
     def settle(self, task: Task, manager: str, outcome: Outcome) -> None:
         """An attempt has ended: final, or tried again."""
+        if task.before:  # an early outcome: of the last attempt under the earlier dispatcher, or of a later one
+            task.starts, task.before = task.before - 1, 0
         task.starts += 1
         succeeded = outcome.status == "succeeded"
         if succeeded and outcome.finished >= outcome.started > 0:
@@ -166,6 +214,7 @@ class Attempts:
         if outcome.status == "failed" and outcome.failure is not None and not task.cancelled:
             delay = retry_delay(task.invocation.retry, task.starts, outcome.failure.kinds, self._random())
             if delay is not None:
+                self._say_begun(task, outcome.started)
                 if task.state not in HELD:  # an early outcome of a task that was read just now
                     task.manager, task.attempt = manager, outcome.attempt
                     self.queue(task)
@@ -197,6 +246,8 @@ class Attempts:
         task.story = [*task.story, line][-STORY_LINES:]
         task.starts += began and blame
         task.losses += not began and blame
+        if began and blame:
+            self._say_begun(task, task.started)
         if task.cancelled:
             self.finish_cancelled(task, f"while it ran; {story}")
             return
@@ -211,6 +262,11 @@ class Attempts:
             return
         self.step.tell("warning", lost.message, "task_lost", id=task.id)
         self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost, finished=finished))
+
+    def _say_begun(self, task: Task, started: int) -> None:
+        """Say in Kafka, for a later dispatcher, that an attempt had begun, unless that was said while it ran."""
+        if task.state != "running":
+            self.step.add(PublishStarted(_start(task, started or self.step.now.wall, task.starts)))
 
     def _again(self, task: Task, delay: float, *, first: bool = False) -> None:
         """Back to the queue, at once or after a wait.
@@ -250,6 +306,12 @@ class Attempts:
             ready.charge(account, seconds)
         self._times.clear()
         self._beyond.clear()
+
+
+def _start(task: Task, started: int, number: int = 0) -> Started:
+    """Return what is said of a start; `number`: which one it is, default: the one after those that are counted."""
+    worker = f"{task.manager}/{task.pid}" if task.pid else task.manager
+    return Started(id=task.id, started=started, attempt=number or task.starts + 1, worker=worker, group=task.group)
 
 
 def _assignment(task: Task, timeout: float) -> Assignment:

@@ -4,7 +4,9 @@
     ready       Task, in a fair order      waits for a free slot (`waiting`)
     wanting     code → {id → Task}         waits for its function's code
     managers    id → Manager               each with the tasks it holds (`capacity`)
+    unsure      id → Task                  done long ago, perhaps
     offsets     what may be committed      done   ids whose results are in Kafka
+    starts      id → attempts that began under an earlier dispatcher, not read from Kafka yet
     claims      id → (manager, attempt)    held by a manager, not read from Kafka yet (the dispatcher restarted)
     early       id → (manager, outcome)    the same, and finished
     cancels     id → deadline, running?    cancelled before it was read
@@ -19,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from upon.dispatcher.capacity import Capacity, Manager
-from upon.dispatcher.done import DoneIds
+from upon.dispatcher.past import DoneIds, Past
 from upon.dispatcher.protocol import Outcome, outcome_bytes
 from upon.dispatcher.tasks import HELD, Task, TaskState
 from upon.dispatcher.waiting import Depths, Waiting
@@ -35,18 +37,21 @@ class Book:
     """All that a dispatcher knows.
 
     Args:
-        done: ids whose results were found in Kafka at the start.
+        past: what was found in Kafka at the start.
         depths: how many tasks of a function a manager may hold.
     """
 
-    def __init__(self, done: DoneIds | None = None, depths: Depths | None = None) -> None:
+    def __init__(self, past: Past | None = None, depths: Depths | None = None) -> None:
         self.tasks: dict[str, Task] = {}
         self.ready = Waiting(depths)
         self.wanting: dict[str, dict[str, Task]] = {}
         self.capacity = Capacity()
         self.managers: dict[str, Manager] = self.capacity.managers
         self.offsets: Offsets[int] = Offsets()
-        self.done = done if done is not None else DoneIds()
+        past = past or Past()
+        self.done, self.starts, self.since = past.done, past.starts, past.since
+        self.long_done = DoneIds()  # from before `since`, once that is read
+        self.unsure: dict[str, Task] = {}
         self.claims: dict[str, tuple[str, int]] = {}
         self.early: dict[str, tuple[str, Outcome]] = {}
         self.early_bytes = 0
@@ -56,6 +61,10 @@ class Book:
         self.codes: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- tasks
+
+    def is_done(self, id: str) -> bool:
+        """Tell whether the result of this invocation is known to be in Kafka."""
+        return id in self.done or id in self.long_done
 
     def open(self, task: Task) -> None:
         """Enter a task that has just arrived."""
@@ -80,6 +89,8 @@ class Book:
                 self.capacity.moved(manager)
         elif before == "ready":
             self.ready.remove(task)
+        elif before == "unsure":
+            del self.unsure[task.id]
         elif before == "needs_code":
             waiting = self.wanting[task.invocation.code]
             del waiting[task.id]
@@ -100,6 +111,8 @@ class Book:
         elif to == "needs_code":
             self.wanting.setdefault(task.invocation.code, {})[task.id] = task
             heapq.heappush(self.alarms, (task.due, task.id))
+        elif to == "unsure":
+            self.unsure[task.id] = task
         elif to == "retrying":
             heapq.heappush(self.alarms, (task.due, task.id))
 
@@ -162,7 +175,7 @@ class Book:
         by_state: dict[str, set[str]] = {}
         for id, task in self.tasks.items():
             assert id == task.id, f"{id} is kept for {task.id}"
-            assert id not in self.done, f"{id} is done and still kept"
+            assert not self.is_done(id), f"{id} is done and still kept"
             assert task.positions, f"{id} came from nowhere"
             by_state.setdefault(task.state, set()).add(id)
         assert not by_state.keys() & {"arrived", "stored"}, f"between two states: {by_state}"
@@ -170,6 +183,7 @@ class Book:
         assert len(waiting) == len(self.ready) == len(set(waiting)), "ready is miscounted"
         assert set(waiting) == by_state.get("ready", set()), "ready does not hold the ready tasks"
         self.capacity.check_invariants()
+        assert self.unsure.keys() == by_state.get("unsure", set()), "unsure does not hold what is unsure"
         wanting = {id for waiting in self.wanting.values() for id in waiting}
         assert wanting == by_state.get("needs_code", set()), "wanting does not hold the tasks without code"
         assert not self.wanting.keys() & self.codes, "code is known and waited for"

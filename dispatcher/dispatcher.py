@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -31,17 +32,19 @@ from upon.dispatcher import protocol
 from upon.dispatcher.announcer import Announcer
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.commits import Commits
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, FromCommitted, control_input, invocation_input
 from upon.dispatcher.instructions import (
     Commit,
     Heard,
     Input,
     Instruction,
+    IntentStored,
     LetterStored,
     ManagerGone,
     Now,
+    PastRead,
     Pause,
+    PublishIntent,
     PublishLetter,
     PublishResult,
     PublishStarted,
@@ -53,8 +56,9 @@ from upon.dispatcher.instructions import (
     Tick,
 )
 from upon.dispatcher.keys import curve_folder, dispatcher_keys
+from upon.dispatcher.past import Past
 from upon.dispatcher.publisher import Publisher
-from upon.dispatcher.recovery import done_ids
+from upon.dispatcher.recovery import first_needed, horizon, past_of
 from upon.dispatcher.router import Gone, Router
 from upon.dispatcher.state import State
 from upon.ids import new_id
@@ -94,16 +98,17 @@ async def main(part: Part, settings: Settings) -> None:
             "replication": settings.replication,
         }
         start, invocations = FromCommitted(), topics.invocations(site)
-        outbox, reader, done = await asyncio.gather(
+        outbox, reader = await asyncio.gather(
             stack.enter_async_context(Outbox(kafka, client, **how)),
             stack.enter_async_context(
                 reading(kafka, client, [invocations], group=group, start=start, may_rewind=False, **how)
             ),
-            done_ids(kafka, topics.results, site),
         )
         if start.first:
             await reader.commit(start.first)
-        dispatcher = Dispatcher(settings, outbox, reader, done, begun=start.begun)
+        needed = first_needed(((at, reader.ends[one]) for one, at in reader.positions.items()), time.time())
+        past = await past_of(kafka, topics.results, site, needed)
+        dispatcher = Dispatcher(settings, outbox, reader, past, begun=start.begun)
         stack.callback(dispatcher.router.close)
         await dispatcher.run(part)
     finally:
@@ -117,11 +122,11 @@ class Dispatcher:
     Args:
         settings: site, listening address, home.
         outbox, reader: started; the reader reads the invocations of the site.
-        done: ids whose results are in Kafka.
+        past: what is known of the site's work before.
         begun: whether there is work that an earlier dispatcher may have begun.
     """
 
-    def __init__(self, settings: Settings, outbox: Outbox, reader: Reader, done: DoneIds, *, begun: bool) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, reader: Reader, past: Past, *, begun: bool) -> None:
         self._settings, self._site, self._reader, self._begun = settings, settings.site, reader, begun
         self._topics = settings.topics
         self._wake = asyncio.Event()
@@ -132,8 +137,12 @@ class Dispatcher:
         self._publisher = Publisher(outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put, self._send_body)
         self._lacking: dict[str, dict[str, None]] = {}  # code → managers that wait for its body to be read
-        self._state = State(done=done, session=new_id(), timeout=settings.task_timeout)
-        self._commits = Commits(reader, self._topics.invocations(self._site))
+        self._state = State(past=past, session=new_id(), timeout=settings.task_timeout)
+        offsets = self._state.book.offsets
+        for one, at in reader.positions.items():
+            if at.beyond is not None:
+                offsets.resume(one.partition, at.beyond)
+        self._commits = Commits(reader, self._topics.invocations(self._site), offsets)
         self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
         self._taken = asyncio.Event()
         self._failed: BaseException | None = None
@@ -168,6 +177,7 @@ class Dispatcher:
             ),
             asyncio.create_task(self._outbox.failed()),
             asyncio.create_task(self._codes.read_bodies(kafka, f"{client}-bodies", topics.registry)),
+            asyncio.create_task(self._read_past(kafka)),
             asyncio.create_task(self._watch_stopping(part)),
         ]
         for task in tasks:
@@ -262,8 +272,10 @@ class Dispatcher:
                 self._send_code(manager, code)
             case PublishResult(result):
                 self._publisher.result(result)
-            case PublishStarted(group, started):
-                self._publisher.started(group, started)
+            case PublishStarted(started):
+                self._publisher.started(started)
+            case PublishIntent(attempt, started):
+                self._publisher.intent(started, partial(self._put, IntentStored(started.id, attempt)))
             case PublishLetter():
                 self._write_letter(instruction)
             case Commit(offsets):
@@ -304,15 +316,21 @@ class Dispatcher:
         if (asked := control_input(record)) is not None:
             self._put(asked)
 
+    async def _read_past(self, kafka: str) -> None:
+        self._put(PastRead(await past_of(kafka, self._topics.results, self._site, horizon())))
+
     async def _read_invocations(self) -> None:
+        beyond = {one.partition: at.beyond for one, at in self._reader.positions.items() if at.beyond is not None}
         while True:
             batches = await self._reader.next(max_records=POLL_RECORDS)
             now = time.time_ns()
             for records in batches:
                 for record in records:
-                    self._put(invocation_input(record, self._site, now))
+                    if (before := beyond.get(record.partition)) is None or not before.settled(record.offset):
+                        self._put(invocation_input(record, self._site, now))
             if batches:  # what was read is taken in before more is, so that Pause is in time
                 self._taken.clear()
+                self._wake.set()
                 await self._taken.wait()
 
     def _write_letter(self, instruction: PublishLetter) -> None:

@@ -3,10 +3,11 @@
     invocations.<site>   RecordRead, BadRecordRead     own group, offsets committed when results are stored
     control.<site>       CancelAsked                   from LOOK_BACK ago, so a cancel sent while we were away counts
     registry             CodeKnown, CodeGone           from the beginning, by `codes`
-    results              ids done                      from LOOK_BACK ago, once, at the start (`recovery`)
+    results              what is done, what has begun  once, at the start (`recovery`)
 
-Partitions are assigned by hand: a dispatcher that was killed is followed by the next one without a session to
-wait for. So two dispatchers of one site are not kept apart by Kafka; see docs/fabric.md.
+The committed position names what is settled beyond it as well: that is passed over. Partitions are assigned by hand: a
+dispatcher that was killed is followed by the next one without a session to wait for. So two dispatchers of one site are
+not kept apart by Kafka; see docs/fabric.md.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LOOK_BACK = 24 * 3600.0
-"""Seconds of results and cancels read at the start."""
+"""Seconds of results and cancels read at all."""
 POLL_RECORDS = 50
 """Records taken at a time, so that managers are heard in between."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from upon.dispatcher import protocol
+from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.messages import DeadLetter, InvocationBatch, Result, Started
 
@@ -79,6 +80,19 @@ class ResultsStored(Struct, frozen=True):
     ids: tuple[str, ...]
 
 
+class IntentStored(Struct, frozen=True):
+    """It is in Kafka that this attempt may begin."""
+
+    id: str
+    attempt: int
+
+
+class PastRead(Struct, frozen=True):
+    """What was done long ago is known now, as far back as results are read at all."""
+
+    past: Past
+
+
 class LetterStored(Struct, frozen=True):
     """The dead letter of this record is in Kafka."""
 
@@ -99,6 +113,8 @@ Input = (
     | ManagerGone
     | CancelAsked
     | ResultsStored
+    | IntentStored
+    | PastRead
     | LetterStored
     | Tick
 )
@@ -130,7 +146,13 @@ class PublishResult(Struct, frozen=True):
 class PublishStarted(Struct, frozen=True):
     """Write that an invocation has begun; nobody waits for it."""
 
-    group: str
+    started: Started
+
+
+class PublishIntent(Struct, frozen=True):
+    """Write that an attempt may begin; answer with `IntentStored` when Kafka has it."""
+
+    attempt: int
     started: Started
 
 
@@ -143,7 +165,7 @@ class PublishLetter(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """Commit these offsets: the next to read, by partition."""
+    """Commit these offsets, the lowest that are open, by partition; and what is settled beyond them."""
 
     offsets: dict[int, int]
 
@@ -165,7 +187,9 @@ class Tell(Struct, frozen=True):
     ids: dict[str, str]
 
 
-Instruction = Send | SendCode | PublishResult | PublishStarted | PublishLetter | Commit | Pause | Resume | Tell
+Instruction = (
+    Send | SendCode | PublishResult | PublishStarted | PublishIntent | PublishLetter | Commit | Pause | Resume | Tell
+)
 
 
 class Step:

@@ -51,9 +51,21 @@ class Publisher:
         entry.then = partial(self._answered, result)
         self._post(lane, entry, result.id)
 
-    def started(self, group: str, started: Started) -> None:
+    def started(self, started: Started) -> None:
         """Queue the news that an invocation has begun."""
-        self._post(self._lane(group), result_entry(started))
+        self._post(self._lane(started.group), result_entry(started))
+
+    def intent(self, started: Started, then: Callable[[], None]) -> None:
+        """Queue that an attempt may begin; `then` is called when that is in Kafka."""
+
+        def written(outcome: Place | Exception) -> None:
+            if isinstance(outcome, Exception):
+                log.warning("that a task may begin was refused", action="publish", task=started.id, error=str(outcome))
+            then()
+
+        entry = result_entry(started)
+        entry.then = written
+        self._post(self._lane(started.group), entry)
 
     def letter(self, letter: DeadLetter, then: Callable[[], None]) -> None:
         """Queue a dead letter; `then` is called when it is in Kafka, or will never be (the log says so)."""

@@ -1,7 +1,10 @@
-"""What is done already: the ids in `upon.results`, read once when a dispatcher starts.
+"""What was done and begun already: read from `upon.results` when a dispatcher starts.
 
-It keeps no state of its own that another machine could not rebuild. Read back is `LOOK_BACK` (feeds), and the set
-is bounded (`DoneIds`): what comes again later than that is run again. A result is read without its payload.
+It keeps no state of its own that another machine could not rebuild. Where the last dispatcher had read to, and what
+was open there, stands in the commit (`upon.kafka.positions.Beyond`); results are read from the first open record on,
+for that is when the first of them can have been written. Two things can come later than that: what a client sends once
+more after its connection broke (`RESENT`), and what a rule fires once more for an event that is read again. The event
+says how old it is: while results are read from `LOOK_BACK` on, beside the work, invocations of older events wait.
 
 Not here: following the results (what this dispatcher writes, it knows).
 """
@@ -9,53 +12,53 @@ Not here: following the results (what this dispatcher writes, it knows).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Struct
-
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.feeds import LOOK_BACK
-from upon.errors import InputError
+from upon.dispatcher.past import Past
 from upon.kafka.follow import follow
-from upon.messages import FORMAT, decode
+from upon.kafka.positions import Position
+
+RESENT = 900.0
+"""Seconds in which a client sends again what it does not know to be taken."""
+CLOCKS = 60.0
+"""Seconds that the clocks of two brokers may differ by."""
 
 
-class _Id(Struct):
-    id: str
-
-
-class _Ids(Struct):
-    """`ResultBatch` as far as it is needed here; msgspec passes over the rest without building it."""
-
-    site: str
-    results: tuple[_Id, ...] = ()
-    format: int = FORMAT
-
-
-def ids_of(value: bytes, site: str) -> tuple[str, ...]:
-    """Return the ids of a results record if it is of `site`; none if it is unreadable."""
-    try:
-        batch = decode(value, _Ids)
-    except InputError:
-        return ()
-    return tuple(result.id for result in batch.results) if batch.site == site else ()
-
-
-async def done_ids(kafka: str, topic: str, site: str, look_back: float = LOOK_BACK) -> DoneIds:
-    """Return the ids of `site` whose results are in Kafka.
+def first_needed(starts: Iterable[tuple[Position, int]], now: float) -> float:
+    """Return from when on (s since the epoch) results must be known before work begins.
 
     Args:
-        look_back: s before now from which on results are read.
+        starts: where each partition of the invocations is read on, and where it ends.
+        now: s since the epoch.
+    """
+    since = now - RESENT
+    for at, end in starts:
+        if at.offset < end:
+            since = min(since, now - LOOK_BACK if at.time is None else at.time / 1000 - CLOCKS)
+    return max(since, now - LOOK_BACK)
+
+
+async def past_of(kafka: str, topic: str, site: str, since: float) -> Past:
+    """Return what is known of a site's work.
+
+    Args:
+        since: s since the epoch from which on results are read.
 
     Raises:
         KafkaUnavailable: no broker answers.
     """
-    done = DoneIds()
+    past = Past(int(since * 1e9))
 
     def take(record: Any) -> None:
-        for id in ids_of(record.value or b"", site):
-            done.add(id)
+        past.take(record.value or b"", site)
 
-    since = max(1, int((time.time() - look_back) * 1000))
-    await follow(kafka, f"upon-dispatcher-{site}-recovery", [topic], take, since=since, stop_at_end=True)
-    return done
+    at = max(1, int(since * 1000))
+    await follow(kafka, f"upon-dispatcher-{site}-recovery", [topic], take, since=at, stop_at_end=True)
+    return past
+
+
+def horizon() -> float:
+    """Return from when on (s since the epoch) results are read at all."""
+    return time.time() - LOOK_BACK

@@ -14,6 +14,7 @@ from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import SendCode, Step
 from upon.dispatcher.protocol import Attempt
+from upon.dispatcher.tasks import FREE
 
 
 class Roster:
@@ -69,11 +70,11 @@ class Roster:
         for attempt in ready.held:
             task = book.tasks.get(attempt.id)
             if task is None:
-                if attempt.id in book.done:
+                if book.is_done(attempt.id):
                     settled.append(attempt)
                 else:
                     book.claims[attempt.id] = (id, attempt.attempt)
-            elif task.state in ("ready", "retrying", "needs_code"):
+            elif task.state in FREE:
                 self.attempts.adopt(task, id, attempt.attempt)
             elif task.manager != id or task.attempt != attempt.attempt:
                 stale.append(attempt)
@@ -94,7 +95,8 @@ class Roster:
         )
         self.changes += 1
         for task in reversed(list(manager.tasks.values())):
-            self.attempts.lose(task, f"manager {story}", began=task.state == "running", blame=not clean)
+            once = task.invocation.retry.attempts == 1 and task.sent  # it may have begun: nobody knows better
+            self.attempts.lose(task, f"manager {story}", began=once or task.state == "running", blame=once or not clean)
         book.capacity.remove(manager)
         book.claims = {task: claim for task, claim in book.claims.items() if claim[0] != id}
 

@@ -6,6 +6,7 @@
 
 Guarantees, whatever the order of the inputs:
 - every invocation read gets exactly one PublishResult; an id that is in work or done is not run again;
+- what may start once (`Retry.attempts` = 1) is sent when Kafka has that it may have begun, and never again;
 - Commit never passes an offset with an invocation whose result is not stored;
 - the first final outcome wins; a late success of an earlier attempt counts, a late failure does not;
 - the backlog is bounded: past MAX_TASKS or MAX_BYTES it says Pause, below half of them Resume.
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterable
 from upon.dispatcher import protocol
 from upon.dispatcher.attempts import Attempts
 from upon.dispatcher.book import Book
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     BadRecordRead,
     CancelAsked,
@@ -32,9 +32,11 @@ from upon.dispatcher.instructions import (
     Heard,
     Input,
     Instruction,
+    IntentStored,
     LetterStored,
     ManagerGone,
     Now,
+    PastRead,
     Pause,
     PublishLetter,
     RecordRead,
@@ -43,6 +45,7 @@ from upon.dispatcher.instructions import (
     Step,
     Tick,
 )
+from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.roster import Roster
 from upon.dispatcher.tasks import HELD, Task, new_task
@@ -54,6 +57,8 @@ MAX_CANCELS = 100_000
 """Cancels that wait, at most; the oldest are forgotten."""
 UNREAD = 600.0
 """Seconds, of reading on, in which the invocation of what a manager has must have been read."""
+NEW = 1 << 63
+"""An age: it was not asked for before."""
 MAX_TASKS = 100_000
 """Tasks held, at most (plus what is in the records under way)."""
 MAX_BYTES = 256 * 1024 * 1024
@@ -64,7 +69,7 @@ class State:
     """The dispatcher of one site.
 
     Args:
-        done: ids whose results are in Kafka already.
+        past: what is known of the site's work before; default: there was none.
         depths: how many tasks of a function a manager may hold.
         session: named in every Beat; new at each start.
         hold_until: monotonic s before which nothing is placed, so that managers can claim what they hold.
@@ -76,7 +81,7 @@ class State:
     def __init__(
         self,
         *,
-        done: DoneIds | None = None,
+        past: Past | None = None,
         depths: Depths | None = None,
         session: str = "",
         hold_until: float = 0.0,
@@ -85,7 +90,7 @@ class State:
         max_bytes: int = MAX_BYTES,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self.book, self.step = Book(done, depths), Step()
+        self.book, self.step = Book(past, depths), Step()
         self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random)
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
@@ -101,7 +106,10 @@ class State:
         self.attempts.learn()
         self.attempts.place()
         self._bound()
-        if moved := self.book.offsets.advanced():
+        moved = self.book.offsets.advanced()
+        for partition in self.book.offsets.closed():
+            moved[partition] = self.book.offsets.position(partition)
+        if moved:
             self.step.add(Commit(moved))
         return self.step.instructions
 
@@ -113,6 +121,10 @@ class State:
                 self._record(event)
             case ResultsStored():
                 self._stored(event.ids)
+            case IntentStored():
+                self.attempts.may_begin(event.id, event.attempt)
+            case PastRead():
+                self._past_read(event.past)
             case CodeKnown():
                 self._code_known(event.hash)
             case CodeGone():
@@ -164,7 +176,7 @@ class State:
         position = (record.partition, record.offset)
         for invocation in record.batch.invocations:
             known = book.tasks.get(invocation.id)
-            if known is None and invocation.id in book.done:
+            if known is None and book.is_done(invocation.id):
                 continue
             book.offsets.open(*position)
             if known is not None:
@@ -177,9 +189,10 @@ class State:
     def _admit(self, task: Task) -> None:
         """Send a new task on its way."""
         book = self.book
-        if not (book.claims or book.early or book.cancels):
+        if not (book.claims or book.early or book.cancels or book.starts or book.since):
             self.attempts.queue(task)
             return
+        task.before = book.starts.pop(task.id, task.before)
         claim, early = book.claims.pop(task.id, None), book.take_early(task.id)
         cancelled = book.cancels.pop(task.id, None)
         if early is not None:
@@ -192,8 +205,21 @@ class State:
             if claim is not None:
                 self.step.send(claim[0], protocol.Cancel((Attempt(task.id, claim[1]),)))
             self.attempts.finish_cancelled(task, "before it was started")
+        elif _age(task) < book.since:
+            book.move(task, "unsure")
         else:
-            self.attempts.queue(task)
+            self.attempts.go_on(task)
+
+    def _past_read(self, past: Past) -> None:
+        """All is known now: what is unsure was done long ago, or goes its way."""
+        book = self.book
+        book.long_done, book.since = past.done, 0
+        for task in list(book.unsure.values()):
+            if task.id in past.done:
+                book.move(task, "stored")
+            else:
+                task.before = past.starts.get(task.id, task.before)
+                self.attempts.go_on(task)
 
     def _code_known(self, code: str) -> None:
         self.book.codes.add(code)
@@ -211,7 +237,7 @@ class State:
         book = self.book
         task = book.tasks.get(id)
         if task is None:
-            if id not in book.done:
+            if not book.is_done(id):
                 before = book.cancels.pop(id, None)
                 book.cancels[id] = (self.step.now.mono + CANCEL_MEMORY, running or (before is not None and before[1]))
                 if len(book.cancels) > MAX_CANCELS:
@@ -273,7 +299,7 @@ class State:
         mono, book = self.step.now.mono, self.book
         for task in book.due(mono):
             if task.state == "retrying":
-                self.attempts.queue(task)
+                self.attempts.try_again(task)
             else:
                 self.attempts.give_up_code(task)
         self.roster.tick()
@@ -293,3 +319,9 @@ class State:
         elif self.paused and tasks <= self._max_tasks // 2 and size <= self._max_bytes // 2:
             self.paused = False
             self.step.add(Resume())
+
+
+def _age(task: Task) -> int:
+    """Return since when (ns, broker's clock) this work may have been asked for before; what no rule fired is new."""
+    cause = task.invocation.cause
+    return NEW if cause is None or cause.event_recorded <= 0 else cause.event_recorded

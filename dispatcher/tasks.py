@@ -10,7 +10,9 @@
                     ▼
     (result in Kafka) stored
 
-A manager that comes back takes `ready`, `retrying` and `needs_code` tasks that it still holds straight to `assigned`.
+What is older than what is known of the results is `unsure` first: done long ago, or to go its way.
+A manager that comes back takes `unsure`, `ready`, `retrying` and `needs_code` tasks that it still holds straight to
+`assigned`.
 Whatever becomes ready without its code being known goes to `needs_code` first; what is ready when its code goes from
 the registry goes back there.
 A cancelled task that no manager holds is done at once; one that runs is done when its manager says how it ended.
@@ -30,10 +32,11 @@ from upon.dispatcher.protocol import Outcome
 from upon.events import rfc3339
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Timings
 
-TaskState = Literal["arrived", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
+TaskState = Literal["arrived", "unsure", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
 
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
-    "arrived": frozenset({"needs_code", "ready", "assigned", "done"}),
+    "arrived": frozenset({"unsure", "needs_code", "ready", "assigned", "retrying", "done"}),
+    "unsure": frozenset({"needs_code", "ready", "assigned", "retrying", "done", "stored"}),
     "needs_code": frozenset({"ready", "assigned", "done"}),
     "ready": frozenset({"assigned", "needs_code", "done"}),
     "assigned": frozenset({"running", "ready", "needs_code", "retrying", "done"}),
@@ -44,6 +47,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 }
 HELD: frozenset[TaskState] = frozenset({"assigned", "running"})
 """States in which a manager has the task."""
+FREE: frozenset[TaskState] = frozenset({"unsure", "needs_code", "ready", "retrying"})
+"""States in which a manager that says that it has the task is left at it."""
 MAX_UNSTARTED_LOSSES = 10
 """How often a task may be lost before it began; more, and it is suspected of killing its managers."""
 
@@ -65,8 +70,10 @@ class Task(Struct, eq=False):
     state: TaskState = "arrived"
     attempt: int = 0  # of the last assignment
     starts: int = 0  # attempts that began
+    before: int = 0  # those of them under an earlier dispatcher, while it is not known whether the last one goes on
     losses: int = 0  # attempts lost before they began
     manager: str = ""  # who has it, or had it last
+    sent: bool = True  # whether the manager was told of it: of one that may begin once, not before Kafka knows
     dispatched: int = 0
     started: int = 0
     since: float = 0.0  # monotonic s: when it began, as far as is known here

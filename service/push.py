@@ -103,7 +103,7 @@ class Hub:
             if result.group in self._attached:
                 by_group[result.group].append(result)
         begun: dict[str, list[str]] = defaultdict(list)
-        for started in batch.started:
+        for started in batch.begun():
             if started.group in self._attached:
                 begun[started.group].append(started.id)
         for group, ids in begun.items():

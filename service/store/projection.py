@@ -94,7 +94,7 @@ def _take(changes: Changes, record: ConsumerRecord, topics: Topics, now: int) ->
     value = record.value or b""
     if record.topic == topics.results:
         batch = decode(value, ResultBatch)
-        _each(changes, record, changes.started, batch.started, lambda one: _started(one, batch.site))
+        _each(changes, record, changes.started, batch.begun(), lambda one: _started(one, batch.site))
         _each(changes, record, changes.ended, batch.results, lambda one: _ended(one, batch.site, now))
     elif record.topic == topics.deadletter:
         letter: DeadLetterRecord = decode(value, DeadLetterRecord)  # type: ignore[arg-type]

@@ -163,10 +163,10 @@ class Result(Message, frozen=True, kw_only=True):
 
 
 class Started(Message, frozen=True, kw_only=True):
-    """An invocation that has begun and is not done yet: sent for those that take a while."""
+    """An invocation that has begun and is not done yet: sent for those that take a while, or are tried again."""
 
     id: str
-    started: int
+    started: int  # 0 = it may begin from now on: said before what may start once is given to a manager
     attempt: int = 1
     worker: str = ""
     group: str = ""  # as in the batch
@@ -179,6 +179,10 @@ class ResultBatch(Message, frozen=True, kw_only=True):
     site: str
     results: tuple[Result, ...] = ()
     started: tuple[Started, ...] = ()
+
+    def begun(self) -> list[Started]:
+        """Return what is known to have begun."""
+        return [one for one in self.started if one.started]
 
 
 class FunctionCode(Message, frozen=True, kw_only=True, tag="code"):

@@ -19,7 +19,7 @@ from upon.embedded.ports import free_port
 from upon.errors import ConfigError
 from upon.kafka.clients import async_consumer
 from upon.kafka.follow import follow
-from upon.messages import DeadLetter, decode
+from upon.messages import DeadLetter, Retry, decode
 from upon.topics import Topics
 
 
@@ -245,6 +245,69 @@ async def test_a_killed_dispatcher_is_followed_by_one_that_runs_nothing_twice(f:
         manager.close()
     assert sorted(r.id for r in f.results) == ["done-before", "new", "running", "unsent"]
     assert await committed(f) == 3
+
+
+async def test_what_is_settled_behind_a_slow_task_is_in_the_commit(f: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task goes on while all behind it are done: a successor that knows no result runs none of them again."""
+    quick = [f"quick-{n}" for n in range(300)]
+    async with dispatcher(f.settings) as address:
+        manager = HandDriven(f.settings, address, slots=400)
+        manager.ready()
+        await f.invoke("slow")
+        (slow,) = await manager.tasks()
+        for id in quick:
+            await f.invoke(id)
+        for task in await manager.tasks(len(quick)):
+            manager.ended(task)
+        await manager.beating_until(f.result(quick[-1]))
+        await manager.beating_until(f.until(lambda: len(f.results) == len(quick), "all results"))
+    monkeypatch.setattr("upon.dispatcher.dispatcher.first_needed", lambda starts, now: now + 60)
+    monkeypatch.setattr("upon.dispatcher.dispatcher.horizon", lambda: time.time() + 60)
+    async with dispatcher(f.settings) as address:
+        later = HandDriven(f.settings, address, id="m2", slots=400)
+        later.ready(held=(Attempt("slow", slow.attempt),))
+        await f.invoke("new")
+        (new,) = await later.tasks()
+        assert new.id == "new"
+        later.ended(new)
+        later.ended(slow)
+        await f.until(lambda: len(f.results) == len(quick) + 2, "the last two results")
+        later.close()
+    manager.close()
+    assert await committed(f) == len(quick) + 2
+
+
+async def test_what_may_start_once_is_in_kafka_before_it_is_given_out(f: Fabric) -> None:
+    """The dispatcher and the manager are killed together: nobody knows whether it had begun, so it does not again."""
+    address = free_address()
+    process = dispatcher_process(f.settings, address)
+    manager = HandDriven(f.settings, address)
+    try:
+        manager.ready()
+        await f.invoke("once", retry=Retry(attempts=1))
+        await f.invoke("often")
+        tasks = await manager.tasks(2)
+        assert {task.id for task in tasks} == {"once", "often"}
+        await f.until(lambda: "once" in f.started, "the intent")
+    finally:
+        process.kill()
+        process.wait()
+        manager.close()
+    process = dispatcher_process(f.settings, address)
+    later = HandDriven(f.settings, address, id="m2")
+    try:
+        later.ready()
+        (task,) = await later.tasks()
+        assert task.id == "often"
+        later.ended(task)
+        await f.result("often")
+        once = await later.beating_until(f.result("once"))
+        assert once.failure is not None
+        assert once.failure.type == "WorkerLost"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        later.close()
 
 
 def test_keys_are_private_and_made_once(tmp_path: Path) -> None:

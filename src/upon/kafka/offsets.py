@@ -2,6 +2,7 @@
 
     read:      100  101  102  103  104            open counts:  101 → 2   103 → 1
     settled:    ✓    ·    ✓    ·    ✓             commit position: 101 (the next to read after a restart)
+                                                  beyond it: read to 105, open 101, 103
 
 Pure. For readers that handle records side by side: a dispatcher (an offset is open as long as an invocation of it has
 no result), a stream worker (as long as something that it caused is not in Kafka). Offsets are read in rising order,
@@ -15,7 +16,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+from upon.kafka.positions import Beyond
+
 Partition = TypeVar("Partition")
+MOST_OPEN = 3000
+"""Open offsets that `beyond` names: more than a commit has room for."""
 
 
 class Offsets(Generic[Partition]):
@@ -26,13 +31,20 @@ class Offsets(Generic[Partition]):
         self._order: dict[Partition, deque[int]] = {}
         self._next: dict[Partition, int] = {}
         self._told: dict[Partition, int] = {}
+        self._before: dict[Partition, Beyond] = {}  # what was settled beyond the commit with which reading began
+        self._closed: set[Partition] = set()  # where something was settled since this was asked last
+
+    def resume(self, partition: Partition, beyond: Beyond) -> None:
+        """Take in what is settled, before anything of a partition is read."""
+        self._before[partition] = beyond
 
     def read(self, partition: Partition, offset: int) -> bool:
-        """Take in that a record was read; False if it was read before and is to be passed over."""
+        """Take in that a record was read; False if it was read or settled before and is to be passed over."""
         if offset < self._next.get(partition, 0):
             return False
         self._next[partition] = offset + 1
-        return True
+        before = self._before.get(partition)
+        return before is None or not before.settled(offset)
 
     def open(self, partition: Partition, offset: int) -> None:
         """One more effect of this offset, the last that was read, is not settled."""
@@ -51,6 +63,7 @@ class Offsets(Generic[Partition]):
         counts[offset] -= 1
         if not counts[offset]:
             del counts[offset]
+            self._closed.add(partition)
 
     def position(self, partition: Partition) -> int:
         """Return the lowest offset that is not settled; everything below may be forgotten."""
@@ -64,6 +77,30 @@ class Offsets(Generic[Partition]):
         moved = {p: at for p in self._next if (at := self.position(p)) != self._told.get(p, 0)}
         self._told.update(moved)
         return moved
+
+    def closed(self) -> set[Partition]:
+        """Return the partitions where an offset was settled since this was asked last."""
+        closed, self._closed = self._closed, set()
+        return closed
+
+    def beyond(self, partition: Partition, newest: int) -> Beyond:
+        """Return what is settled from `position` on; `newest` as in `Beyond`."""
+        counts, read = self._open.get(partition, {}), self._next.get(partition, 0)
+        spans: list[tuple[int, int]] = []
+        for offset in self._order.get(partition, ()):
+            if offset not in counts:
+                continue
+            if spans and spans[-1][1] == offset - 1:
+                spans[-1] = spans[-1][0], offset
+            elif len(spans) < MOST_OPEN:
+                spans.append((offset, offset))
+            else:
+                return Beyond(offset, newest, tuple(spans))
+        before = self._before.get(partition)
+        if before is not None and read < before.read:  # not read again as far as it was: the rest stands
+            spans += [(max(first, read), last) for first, last in before.open if last >= read]
+            read = before.read
+        return Beyond(read, newest, tuple(spans))
 
     def counts(self) -> dict[tuple[Partition, int], int]:
         """Return the count of unsettled effects by (partition, offset)."""
@@ -80,5 +117,5 @@ class Offsets(Generic[Partition]):
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions that are read anew, here or elsewhere, from their last commit."""
         for partition in partitions:
-            for table in (self._open, self._order, self._next, self._told):
+            for table in (self._open, self._order, self._next, self._told, self._before):
                 table.pop(partition, None)

@@ -8,17 +8,54 @@ that is newer: whatever was lost, all that came since is from there on.
     intact:  … [98, t=5] [99, t=7] │ [100, t=9]    position 100, time 7; first newer record: 100 → 100
     lost:    … [59, t=4] │ [60, t=9] [61, t=9]     position 100, time 7; first newer record:  60 →  60
 
+Who handles records side by side is done with many beyond the lowest that is open. A commit says so too (`Beyond`):
+else one slow task would have all that was done behind it done again after a kill.
+
 Guarantee: nothing that came after the last record read is passed over; what is read twice has ids that tell.
 """
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 Partition = TypeVar("Partition")
+
+METADATA = 4000
+"""Characters of metadata that a commit may have: brokers take 4,096 (`offset.metadata.max.bytes`)."""
+_DIGITS = 18  # of any number there
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What is settled from a committed offset on: all offsets below `read` that are not in `open`.
+
+    Attributes:
+        read: an offset; nothing is said of it, and of what comes after it.
+        newest: the broker's time of a record at `read` or before, or somewhat after it (ms): to notice lost records.
+        open: spans (first, last) of offsets that are not settled, both included, in rising order.
+    """
+
+    read: int
+    newest: int
+    open: tuple[tuple[int, int], ...] = ()
+
+    def settled(self, offset: int) -> bool:
+        """Tell whether this offset, at or after the committed one, is settled."""
+        if offset >= self.read:
+            return False
+        at = bisect_right(self.open, (offset, offset))
+        after = at < len(self.open) and self.open[at][0] == offset
+        return not after and not (at and self.open[at - 1][1] >= offset)
+
+    def until(self, end: int) -> Beyond:
+        """Return what holds of it in a log that has lost all from `end` on."""
+        return self if end >= self.read else Beyond(end, self.newest, self.open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +64,49 @@ class Position:
 
     offset: int
     time: int | None = None
+    beyond: Beyond | None = None
 
     def metadata(self) -> str:
-        """Return what is committed beside the offset."""
-        return "" if self.time is None else f"time={self.time}"
+        """Return what is committed beside the offset, such as ``time=170 read=500200 newest=190 open=0-2,103``.
+
+        Open offsets are counted from the committed one on. Of more than `METADATA` holds, only the first are said,
+        and `read` is as far as that is true.
+        """
+        words = [] if self.time is None else [f"time={self.time}"]
+        if (beyond := self.beyond) is not None and beyond.read > self.offset:
+            room, read, spans = METADATA - 3 * (_DIGITS + 8), beyond.read, list[str]()
+            for first, last in beyond.open:
+                span = f"{first - self.offset}" + (f"-{last - self.offset}" if last > first else "")
+                room -= len(span) + 1
+                if room < 0:
+                    read = first
+                    break
+                spans.append(span)
+            words += [f"read={read}", f"newest={beyond.newest}", f"open={','.join(spans)}"]
+        return " ".join(words)
+
+
+_WORD = re.compile(rf"(time|read|newest)=([0-9]{{1,{_DIGITS}}})|(open)=((?:[0-9]{{1,{_DIGITS}}}[-,]?)*)", re.ASCII)
 
 
 def committed_position(offset: int, metadata: str | None) -> Position:
-    """Return a position that was committed, with its metadata; foreign metadata tells no time."""
-    name, _, value = (metadata or "").partition("=")
-    known = name == "time" and value.isascii() and value.isdigit() and len(value) < 19
-    return Position(offset, int(value) if known else None)
+    """Return a position that was committed, with its metadata; foreign metadata tells nothing."""
+    words: dict[str, str] = {}
+    for word in (metadata or "").split(" "):
+        if (found := _WORD.fullmatch(word)) is None:
+            return Position(offset)
+        words[found[1] or found[3]] = found[2] or found[4] or ""
+    time = int(words["time"]) if "time" in words else None
+    if not {"read", "newest", "open"} <= words.keys():
+        return Position(offset, time)
+    try:
+        spans = [tuple(map(int, span.split("-"))) for span in words["open"].split(",") if span]
+    except ValueError:
+        return Position(offset, time)
+    open_ = tuple((offset + span[0], offset + span[-1]) for span in spans)
+    if any(last < first for first, last in open_) or any(a[1] >= b[0] for a, b in pairwise(open_)):
+        return Position(offset, time)
+    return Position(offset, time, Beyond(int(words["read"]), int(words["newest"]), open_))
 
 
 @dataclass(frozen=True, slots=True)

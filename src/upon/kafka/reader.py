@@ -147,6 +147,9 @@ class Reader:
         # All at once, and not before: `next`, which goes on meanwhile, would read them from their beginning.
         self._topics += new
         self.positions |= at
+        for one, position in at.items():
+            if self._group and position.time is not None:  # committed once more, it keeps its time
+                self._times.read(one, position.offset - 1, position.time)
         self._assign()
 
     async def next(self, timeout: float = 1.0, max_records: int | None = None) -> list[list[ConsumerRecord[Any, Any]]]:
@@ -274,7 +277,12 @@ class Reader:
     ) -> Position:
         """Return the position at which to read on, and say so if it is another one."""
         at = await checked(self.consumer, partition, position, begins[partition], ends[partition])
-        return Position(at, position.time if at == position.offset else None)
+        if at != position.offset:
+            return Position(at)
+        if (beyond := position.beyond) is not None:
+            newer = await _newer(self.consumer, partition, beyond.newest)
+            beyond = beyond.until(ends[partition] if newer is None else newer)
+        return Position(at, position.time, beyond)
 
     async def _bounds(self, partitions: list[TopicPartition]) -> tuple[dict[Any, int], dict[Any, int]]:
         return await self.consumer.beginning_offsets(partitions), await self.consumer.end_offsets(partitions)
@@ -322,10 +330,7 @@ class Reader:
 
 async def checked(consumer: AIOKafkaConsumer, partition: Any, position: Position, begin: int, end: int) -> int:
     """Return the offset at which to read on; a warning says so if it is another one than the position's."""
-    newer = None
-    if position.time is not None:
-        at = (await consumer.offsets_for_times({partition: position.time + 1})).get(partition)
-        newer = None if at is None else at.offset
+    newer = None if position.time is None else await _newer(consumer, partition, position.time)
     offset = resume(position, Log(begin, end, newer))
     if offset != position.offset:
         log.warning(
@@ -340,6 +345,12 @@ async def checked(consumer: AIOKafkaConsumer, partition: Any, position: Position
             now=offset,
         )
     return offset
+
+
+async def _newer(consumer: AIOKafkaConsumer, partition: Any, time: int) -> int | None:
+    """Return the offset of the first record that is newer than a time (ms); None: there is none."""
+    at = (await consumer.offsets_for_times({partition: time + 1})).get(partition)
+    return None if at is None else at.offset
 
 
 def damaged(partition: Any, offset: int, why: str) -> KafkaDamaged:

@@ -4,7 +4,7 @@ Managers are simulated as the protocol says they behave: they hold what they wer
 until these are Stored, forget nothing when their connection breaks, and die with all they hold. Kafka stores
 published results in any order. What happens is taken in in turns of one input or of several. A dispatcher may be
 killed at any time and be followed by one that knows only what is in Kafka; it then reads on from the committed
-offsets.
+offsets, and of the results only what was written since the first open record, the rest at any later time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upon.dispatcher import protocol
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     CancelAsked,
     CodeGone,
@@ -25,10 +24,14 @@ from upon.dispatcher.instructions import (
     Commit,
     Heard,
     Input,
+    IntentStored,
     ManagerGone,
     Now,
+    PastRead,
     Pause,
+    PublishIntent,
     PublishResult,
+    PublishStarted,
     RecordRead,
     ResultsStored,
     Resume,
@@ -36,9 +39,22 @@ from upon.dispatcher.instructions import (
     SendCode,
     Tick,
 )
+from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt, Outcome
 from upon.dispatcher.state import State
-from upon.messages import FINAL, Failure, Invocation, InvocationBatch, Result, Retry
+from upon.kafka.positions import Position, committed_position
+from upon.messages import (
+    FINAL,
+    Cause,
+    Failure,
+    Invocation,
+    InvocationBatch,
+    Result,
+    ResultBatch,
+    Retry,
+    Started,
+    encode,
+)
 
 CODES = ["c0", "c1"]
 RETRIES = [
@@ -46,6 +62,12 @@ RETRIES = [
     Retry(attempts=1, jitter=False),
     Retry(attempts=3, on=("ValueError", "WorkerLost"), initial=1.0),
 ]
+
+
+def retry_of(id: str) -> Retry:
+    return RETRIES[int(id[1:]) % len(RETRIES)]
+
+
 BAD = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
 
 
@@ -72,6 +94,13 @@ class Histories(RuleBasedStateMachine):
         self.log: list[list[RecordRead]] = [[], []]  # the invocations topic: records of two partitions
         self.read = [0, 0]
         self.committed = [0, 0]
+        self.positions = [Position(0, 0), Position(0, 0)]  # the same, and what is settled beyond
+        self.clock = 1  # the broker's
+        self.recorded: list[list[int]] = [[], []]  # when the records of the invocations were written
+        self.events: dict[str, int] = {}  # when each id was asked for first
+        self.results: list[tuple[int, bytes]] = []  # the results topic: when, and what
+        self.intents: list[tuple[int, Started]] = []  # attempts and starts that are on their way there
+        self.starts: dict[str, int] = {}  # of each id, how often it began
         self.kafka: dict[str, Result] = {}  # stored results
         self.published: dict[str, Result] = {}  # by this dispatcher
         self.unstored: list[Result] = []
@@ -86,16 +115,26 @@ class Histories(RuleBasedStateMachine):
 
     def start(self) -> None:
         """A new dispatcher, which knows what is in Kafka."""
-        done = DoneIds()
-        for id in self.kafka:
-            done.add(id)
-        self.state = State(done=done, session=f"s{self.mono}", max_tasks=12, random=lambda: 1.0)
+        open_ = [times[at] for times, at in zip(self.recorded, self.committed, strict=True) if at < len(times)]
+        self.state = State(
+            past=self.past(min(open_, default=self.clock)), session=f"s{self.mono}", max_tasks=12, random=lambda: 1.0
+        )
         self.published, self.unstored, self.paused = {}, [], False
         self.read = list(self.committed)
         self.inbox = []
+        for partition, at in enumerate(self.positions):
+            if at.beyond is not None:
+                self.state.book.offsets.resume(partition, at.beyond)
         self.told: set[str] = set()  # codes that the dispatcher knows of
         for code in self.codes:
             self.do(CodeKnown(code))
+
+    def past(self, since: int) -> Past:
+        past = Past(since)
+        for at, value in self.results:
+            if at >= since:
+                past.take(value, "s")
+        return past
 
     # ------------------------------------------------------------------------------------------ the shell
 
@@ -150,6 +189,12 @@ class Histories(RuleBasedStateMachine):
                         for invocation in record.batch.invocations:
                             assert invocation.id in self.kafka, f"{invocation.id} is committed and has no result"
                     self.committed[partition] = offset
+                    at = Position(offset, 0, self.state.book.offsets.beyond(partition, 0))
+                    self.positions[partition] = committed_position(offset, at.metadata())
+            case PublishStarted(started):
+                self.write(started=(started,))
+            case PublishIntent(attempt, started):
+                self.intents.append((attempt, started))
             case SendCode(manager, code):
                 assert code in self.told
                 if manager in self.peers and self.peers[manager].connected:
@@ -161,6 +206,14 @@ class Histories(RuleBasedStateMachine):
                 self.paused = True
             case Resume():
                 self.paused = False
+
+    def write(self, **what: Any) -> None:
+        self.clock += 1
+        self.results.append((self.clock, encode(ResultBatch(site="s", **what))))
+
+    def begins(self, id: str) -> None:
+        self.starts[id] = self.starts.get(id, 0) + 1
+        assert retry_of(id).attempts > 1 or self.starts[id] == 1, f"{id} may start once, and does again"
 
     def to_peer(self, peer: Peer, message: protocol.FromDispatcher) -> None:
         if not peer.connected:
@@ -193,13 +246,32 @@ class Histories(RuleBasedStateMachine):
         partition=st.integers(0, 1),
         ids=st.lists(st.integers(0, 30), min_size=0, max_size=4),
         code=st.sampled_from(CODES),
-        retry=st.sampled_from(RETRIES),
     )
-    def arrive(self, partition: int, ids: list[int], code: str, retry: Retry) -> None:
+    def arrive(self, partition: int, ids: list[int], code: str) -> None:
         """A record is written; ids come again now and then."""
-        invocations = tuple(Invocation(id=f"i{n}", code=code, function="f", payload=b"p", retry=retry) for n in ids)
+        invocations = tuple(
+            Invocation(id=id, code=code, function="f", payload=b"p", retry=retry_of(id), cause=self.cause(id))
+            for id in (f"i{n}" for n in ids)
+        )
+        self.clock += 1
+        self.recorded[partition].append(self.clock)
         batch = InvocationBatch(site="s", group="g", invocations=invocations)
         self.log[partition].append(RecordRead(partition, len(self.log[partition]), batch))
+
+    def cause(self, id: str) -> Cause:
+        at = self.events.setdefault(id, self.clock)
+        return Cause(rule="r", rule_revision=1, event_id=id, event_type="t", event_source="/s", event_recorded=at)
+
+    @rule()
+    def the_past_is_read(self) -> None:
+        self.do(PastRead(self.past(0)))
+
+    @precondition(lambda self: self.intents)
+    @rule(data=st.data())
+    def an_intent_is_stored(self, data: st.DataObject) -> None:
+        attempt, started = self.intents.pop(data.draw(st.integers(0, len(self.intents) - 1)))
+        self.write(started=(started,))
+        self.do(IntentStored(started.id, attempt))
 
     @rule(partition=st.integers(0, 1))
     def fetch(self, partition: int) -> None:
@@ -247,6 +319,7 @@ class Histories(RuleBasedStateMachine):
         for result in stored:
             self.unstored.remove(result)
             self.kafka[result.id] = result
+            self.write(results=(result,))
         self.do(ResultsStored(tuple(result.id for result in stored)))
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 16.0]))
@@ -315,6 +388,8 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def task_starts(self, data: st.DataObject) -> None:
         if picked := self.pick(data):
+            if picked[1] not in picked[0].begun:
+                self.begins(picked[1][0])
             picked[0].begun.add(picked[1])
             self.say(picked[0], protocol.Started((protocol.Begun(*picked[1], 5, 7),)))
 
@@ -322,6 +397,8 @@ class Histories(RuleBasedStateMachine):
     def task_ends(self, data: st.DataObject, failed: bool) -> None:
         if picked := self.pick(data):
             peer, key = picked
+            if key not in peer.begun:
+                self.begins(key[0])
             del peer.holds[key]
             outcome = Outcome(*key, "failed", failure=BAD) if failed else Outcome(*key, "succeeded", b"m\x01")
             peer.outcomes[key] = outcome
@@ -332,6 +409,8 @@ class Histories(RuleBasedStateMachine):
         if picked := self.pick(data):
             peer, key = picked
             if peer.connected:  # a death is told once; not told, the manager no longer holds the task
+                if key not in peer.begun:
+                    self.begins(key[0])
                 del peer.holds[key]
                 self.say(peer, protocol.Lost((protocol.Death(*key, "killed", 7, -9, 5, 6),)))
 
@@ -343,8 +422,11 @@ class Histories(RuleBasedStateMachine):
             peer, outcome = data.draw(st.sampled_from(outcomes))
             self.say(peer, protocol.Results((outcome,)))
 
-    @rule()
-    def dispatcher_is_killed(self) -> None:
+    @rule(written=st.booleans())
+    def dispatcher_is_killed(self, written: bool) -> None:
+        for _, started in self.intents if written else []:  # and it did not hear of it
+            self.write(started=(started,))
+        self.intents = []
         self.start()
         for peer in self.peers.values():
             peer.known = False
@@ -355,8 +437,11 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_committed_without_a_result(self) -> None:
-        for partition, offset in enumerate(self.committed):
-            for record in self.log[partition][:offset]:
+        for partition, position in enumerate(self.positions):
+            for record in self.log[partition]:
+                beyond = position.beyond
+                if record.offset >= position.offset and not (beyond and beyond.settled(record.offset)):
+                    continue
                 assert all(invocation.id in self.kafka for invocation in record.batch.invocations)
 
     @invariant()
@@ -375,10 +460,16 @@ class Histories(RuleBasedStateMachine):
         self.peers = {}
         peer = self.peers["good"] = Peer("good", 4)
         self.say_ready(peer)
+        self.the_past_is_read()
         for _ in range(400):
+            while self.intents:
+                attempt, started = self.intents.pop()
+                self.write(started=(started,))
+                self.do(IntentStored(started.id, attempt))
             for partition in (0, 1):
                 self.fetch(partition)
             for key in list(peer.holds):
+                self.begins(key[0])
                 del peer.holds[key]
                 outcome = peer.outcomes[key] = Outcome(*key, "succeeded", b"m\x01")
                 self.say(peer, protocol.Results((outcome,)))

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.feeds import invocation_input
 from upon.dispatcher.instructions import BadRecordRead
+from upon.dispatcher.past import DoneIds, Past
 from upon.dispatcher.publisher import fitted, too_large
-from upon.dispatcher.recovery import ids_of
+from upon.dispatcher.recovery import first_needed
 from upon.dispatcher.router import Refusals
 from upon.dispatcher.tasks import IllegalTransition, new_task, retry_delay
 from upon.ids import new_id
 from upon.kafka.batches import check
 from upon.kafka.forms import results_lane
 from upon.kafka.offsets import Offsets
+from upon.kafka.positions import Position, committed_position
 from upon.messages import (
     MAX_PAYLOAD,
     MAX_RECORD,
@@ -31,7 +32,7 @@ from upon.messages import (
     Result,
     ResultBatch,
     Retry,
-    Timings,
+    Started,
     decode,
     encode,
 )
@@ -62,6 +63,41 @@ def test_positions_are_told_once() -> None:
     offsets.read(1, 4)
     assert offsets.advanced() == {1: 5}
     assert offsets.advanced() == {}
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=30), st.integers(0, 30), st.integers(0, 30))
+def test_what_is_settled_beyond_survives_a_restart(steps: list[tuple[int, bool]], split: int, again: int) -> None:
+    """Some records are read and some of them settled; a successor reads some of them again, and is followed too."""
+    offsets: Offsets[int] = Offsets()
+    at, settled, read = 0, set[int](), list[int]()
+    for gap, done in steps:
+        at += gap
+        read.append(at)
+        offsets.read(0, at)
+        offsets.open(0, at)
+        if done:
+            offsets.close(0, at)
+            settled.add(at)
+    if not read:
+        return
+    for many in (split, again):
+        if not offsets.advanced():
+            return  # nothing was read, and nothing is committed
+        position = Position(offsets.position(0), 5, offsets.beyond(0, 6))
+        position = committed_position(position.offset, position.metadata())
+        assert all(one in settled for one in read if one < position.offset)
+        assert position.beyond is None or all(
+            position.beyond.settled(one) == (one in settled) for one in read if one >= position.offset
+        )
+        offsets = Offsets()
+        if position.beyond is not None:
+            offsets.resume(0, position.beyond)
+        for one in [one for one in read if one >= position.offset][:many]:
+            if offsets.read(0, one):
+                assert one not in settled, "it is done again"
+                offsets.open(0, one)
+            else:
+                assert one in settled, "it is passed over"
 
 
 def test_done_forgets_the_oldest() -> None:
@@ -109,14 +145,31 @@ def test_an_illegal_transition_tells_the_story() -> None:
         task.go("running")
 
 
-def test_ids_of_a_results_record() -> None:
-    batch = ResultBatch(
-        site="s", results=(Result(id="a", status="succeeded", payload=b"x", timings=Timings(started=3)),)
-    )
-    assert ids_of(encode(batch), "s") == ("a",)
-    assert ids_of(encode(batch), "other") == ()
-    assert ids_of(encode(ResultBatch(site="s")), "s") == ()
-    assert ids_of(b"\xc1", "s") == ()
+class TestThePast:
+    def test_what_a_results_record_tells(self) -> None:
+        past = Past()
+        begun = (Started(id="b", started=1, attempt=2), Started(id="a", started=1))
+        past.take(encode(ResultBatch(site="s", results=(Result(id="a", status="failed"),), started=begun)), "s")
+        past.take(encode(ResultBatch(site="s", started=(Started(id="b", started=0, attempt=1),))), "s")
+        past.take(encode(ResultBatch(site="other", results=(Result(id="b", status="failed"),))), "s")
+        past.take(b"\xc1", "s")
+        assert "a" in past.done
+        assert "b" not in past.done
+        assert past.starts == {"b": 2}
+
+    def test_a_late_start_of_what_is_done_says_nothing(self) -> None:
+        past = Past()
+        past.take(encode(ResultBatch(site="s", results=(Result(id="a", status="failed"),))), "s")
+        past.take(encode(ResultBatch(site="s", started=(Started(id="a", started=1),))), "s")
+        assert past.starts == {}
+
+    def test_results_are_needed_from_the_first_open_record_on(self) -> None:
+        now = 1_000_000.0
+        at = [(Position(7, 400_000_000), 7), (Position(9, 998_000_000), 12)]
+        assert first_needed(at, now) == 998_000 - 60, "where nothing is open nothing is needed"
+        assert first_needed(at[:1], now) == now - 900
+        assert first_needed([(Position(9, 1_000_000), 12)], now) == now - 24 * 3600, "no further than at all"
+        assert first_needed([(Position(9), 12)], now) == now - 24 * 3600
 
 
 def test_a_result_is_fitted_to_a_record_whatever_of_it_is_too_large() -> None:

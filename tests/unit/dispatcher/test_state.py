@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, died, ended, invocation, ready, record
 from upon.dispatcher import protocol
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     BadRecordRead,
     CancelAsked,
@@ -24,6 +23,7 @@ from upon.dispatcher.instructions import (
     Resume,
     SendCode,
 )
+from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.tasks import MAX_UNSTARTED_LOSSES
 from upon.dispatcher.waiting import Depths
@@ -93,9 +93,9 @@ class TestDuplicatesAndOffsets:
         assert commits(m) == [{0: 2}]
 
     def test_a_duplicate_of_what_is_done_is_passed_over(self) -> None:
-        done = DoneIds()
-        done.add("a")
-        m = Machine(done=done)
+        past = Past()
+        past.done.add("a")
+        m = Machine(past=past)
         m.do(ready(), record(0, "a"))
         assert m.assigned() == []
         assert commits(m) == [{0: 1}]
@@ -112,7 +112,9 @@ class TestDuplicatesAndOffsets:
         m = Machine()
         m.do(ready(slots=4), record(0, "a"), record(1, "b"), record(2), ended("b"))
         m.store("b")
-        assert commits(m) == []
+        assert commits(m) == [{0: 0}], "and beyond it b is settled"
+        beyond = m.state.book.offsets.beyond(0, 9)
+        assert [beyond.settled(offset) for offset in range(4)] == [False, True, True, False]
         m.do(ended("a"))
         m.store("a")
         assert commits(m) == [{0: 3}]
@@ -173,11 +175,13 @@ class TestLosses:
 
     def test_what_waited_at_a_lost_manager_has_not_used_up_an_attempt(self) -> None:
         m = Machine()
-        m.do(record(0, invocation("a", retry=Retry(attempts=1, jitter=False))), ready("m1"))
+        m.do(record(0, invocation("a", retry=Retry(attempts=2, jitter=False))), ready("m1"))
         m.do(ManagerGone("m1", "its connection broke"), ready("m2"))
         assert m.assigned("m2") == [("a", 2)]
-        m.do(ended("a", 2, manager="m2"))
-        assert m.result("a").attempts == 1
+        m.do(died("a", 2, "m2"))
+        assert m.assigned("m2") == [("a", 3)], "it has begun once"
+        m.do(ended("a", 3, manager="m2"))
+        assert m.result("a").attempts == 2
 
     def test_what_ran_at_a_lost_manager_has(self) -> None:
         m = Machine()
@@ -216,10 +220,12 @@ class TestLosses:
 
     def test_bye_blames_nobody(self) -> None:
         m = Machine()
-        m.do(record(0, invocation("a", retry=Retry(attempts=1))), ready())
+        m.do(record(0, invocation("a", retry=Retry(attempts=2, jitter=False))), ready())
         m.do(Heard("m1", protocol.Started((protocol.Begun("a", 1, 1, 9),))), Heard("m1", protocol.Bye("stop")))
         m.do(ready("m2"))
         assert m.assigned("m2") == [("a", 2)]
+        m.do(died("a", 2, "m2"))
+        assert m.assigned("m2") == [("a", 3)], "one start was nobody's fault"
 
     def test_a_manager_without_slots_is_rejected(self) -> None:
         m = Machine()
@@ -351,9 +357,9 @@ class TestARestartedDispatcher:
         assert m.assigned("m2") == [("a", 1)]
 
     def test_held_and_done_is_stopped_and_forgotten(self) -> None:
-        done = DoneIds()
-        done.add("a")
-        m = Machine(done=done)
+        past = Past()
+        past.done.add("a")
+        m = Machine(past=past)
         m.do(ready(held=(Attempt("a", 1),)))
         assert m.sent(protocol.Cancel) == [protocol.Cancel((Attempt("a", 1),))]
         assert m.sent(protocol.Stored) == [protocol.Stored((Attempt("a", 1),))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from upon.dispatcher import protocol
-from upon.dispatcher.done import DoneIds
 from upon.dispatcher.instructions import (
     CodeKnown,
     Heard,
@@ -18,6 +17,7 @@ from upon.dispatcher.instructions import (
     Send,
     Tick,
 )
+from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Outcome, Ready, Results
 from upon.dispatcher.state import State
 from upon.dispatcher.waiting import Depths
@@ -61,9 +61,9 @@ class Machine:
         results: every result published, by id, in order.
     """
 
-    def __init__(self, *, code: bool = True, done: DoneIds | None = None, **more: Any) -> None:
+    def __init__(self, *, code: bool = True, past: Past | None = None, **more: Any) -> None:
         self.mono = 100.0
-        self.state = State(done=done, session="t", random=lambda: 1.0, **{"depths": Depths(horizon=0), **more})
+        self.state = State(past=past, session="t", random=lambda: 1.0, **{"depths": Depths(horizon=0), **more})
         self.said: list[Instruction] = []
         self.results: dict[str, list[Result]] = {}
         if code:

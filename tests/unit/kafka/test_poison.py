@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from upon.api import decode_from_client
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.feeds import control_input, invocation_input
-from upon.dispatcher.recovery import ids_of
+from upon.dispatcher.past import Past
 from upon.errors import EventError, InputError
 from upon.events import read_record
 from upon.messages import (
@@ -90,7 +90,7 @@ def read_by_all(value: bytes | None, key: bytes | None, headers: Any) -> None:
         invocation_input(record, "s", 5)
         control_input(record)
         Codes(lambda _: None, lambda _: None).take(record)
-    ids_of(value or b"", "s")
+    Past().take(value or b"", "s")
     list(read_record(value, [(name, data or b"") for name, data in headers or ()]))
     catalogue = Catalogue()
     catalogue.take_registry(key or b"", value, 5)
