@@ -16,8 +16,6 @@ Not here: what messages mean (`protocol`), and who a manager is (`roster`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,12 +28,13 @@ from zmq.utils.monitor import parse_monitor_message
 from upon.dispatcher.keys import KeyPair, allowed
 from upon.errors import ConfigError
 from upon.logs import get_logger
+from upon.machine import raise_descriptor_limit
 
 log = get_logger(__name__)
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 DESCRIPTORS = 65_536
-"""Descriptors that the dispatcher may use, where the system allows so many."""
+"""Files that the dispatcher may have open, where the system allows so many."""
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes: a peer that sends a longer frame is disconnected."""
 HANDSHAKE = 3.0
@@ -77,15 +76,6 @@ class Refusals:
         return count
 
 
-def _raise_descriptor_limit() -> None:
-    """Let connections without a key, which last a moment, not use up the descriptors that work needs."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 class Router:
     """The socket, bound and open to allowed managers until `close`.
 
@@ -105,7 +95,7 @@ class Router:
     def __init__(self, address: str, keys: KeyPair, curve: Path, wake: Callable[[], None]) -> None:
         self._curve, self._allowed = curve, allowed(curve)
         self._keys_read, self._refusals = float("-inf"), Refusals()
-        _raise_descriptor_limit()
+        raise_descriptor_limit(DESCRIPTORS)  # for connections without a key, which hold one for a moment
         self._context = zmq.Context()
         self._door = self._context.socket(zmq.REP)
         self._door.bind(ZAP_ADDRESS)  # before the ROUTER is bound, or its first peers would pass unasked

@@ -94,7 +94,7 @@ class Manager:
             connected=self._on_connected,
             received=self._on_message,
         )
-        self._workers = Workers(self, allowed(os.environ, settings.worker_environment))
+        self._workers = Workers(self, allowed(os.environ, settings.worker_environment), settings.workers)
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 

@@ -4,7 +4,7 @@
 
 Guarantees: what a worker said before its end is heard before its end; when the parent dies its workers are killed
 and reported as exited, and a new parent starts. A worker whose function closed its channel is heard at the back door.
-Nothing here blocks, and nothing polls.
+Nothing here blocks, and nothing polls. The talk with the parent is `upon.endpoint.forker`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import secrets
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -28,9 +27,11 @@ import msgspec
 from upon.endpoint import output
 from upon.endpoint.channel import TOKEN, Frames, FromWorker, ToWorker, frame, from_worker
 from upon.endpoint.descendants import become_subreaper, children, kill_children
-from upon.endpoint.parent import EXITED, FORK, KILL, REPORT, REQUEST
-from upon.errors import UponError
+from upon.endpoint.forker import IN_FLIGHT, Forker
+from upon.endpoint.parent import EXITED
+from upon.errors import ConfigError, UponError
 from upon.logs import get_logger
+from upon.machine import descriptor_limit, raise_descriptor_limit
 
 log = get_logger(__name__)
 
@@ -39,8 +40,33 @@ _CREDENTIALS = struct.Struct("iII")
 """What SO_PEERCRED tells: process, user, group."""
 SWEEP = 0.02
 """Seconds between two looks for what a dead parent's workers have left."""
+EACH = 4
+"""Descriptors that a worker takes of its manager."""
+OTHERS = 100
+"""Descriptors that a manager needs beside those, generously."""
 LAST_WORDS = 64 * 1024 * 1024
 """Bytes that a worker may say at the back door; past them nobody listens."""
+
+
+def make_room(workers: int) -> int:
+    """See that this process may have as many files open as so many workers need.
+
+    Returns:
+        The limit as it was, if it was raised: functions are to have that one. Else 0.
+
+    Raises:
+        ConfigError: the system does not allow so many.
+    """
+    needed, before = EACH * workers + IN_FLIGHT + OTHERS, descriptor_limit()
+    if needed <= before:
+        return 0
+    if (limit := raise_descriptor_limit(needed)) < needed:
+        most = max(1, (limit - IN_FLIGHT - OTHERS) // EACH)
+        raise ConfigError(
+            f"the manager of {workers} workers needs {needed} open files and the system allows it {limit}: raise the "
+            f"hard limit (`ulimit -Hn {needed}`, limits.conf, LimitNOFILE), or set UPON_WORKERS to {most} or less"
+        )
+    return before
 
 
 class Events(Protocol):
@@ -62,7 +88,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.pid = 0
-        self.stream, self.worker_end = socket.socketpair()
+        self.stream, self.worker_end = socket.socketpair()  # the second one is closed when the worker has it
         self.stream.setblocking(False)
         self.tokens, self.tokens_in = os.pipe()
         os.set_blocking(self.tokens, False)
@@ -84,10 +110,14 @@ class Workers:
     Args:
         events: who is told.
         environment: what functions see of the environment.
+        count: how many workers there will be at a time.
+
+    Raises:
+        ConfigError: this process may not have as many open files as so many workers need.
     """
 
-    def __init__(self, events: Events, environment: dict[str, str]) -> None:
-        self._events, self._environment = events, environment
+    def __init__(self, events: Events, environment: dict[str, str], count: int) -> None:
+        self._events, self._environment, self._limit = events, environment, make_room(count)
         self._loop = asyncio.get_running_loop()
         self._channels: dict[int, Channel] = {}
         self._closed = False
@@ -96,26 +126,21 @@ class Workers:
         self._start_parent()
 
     def _start_parent(self) -> None:
-        self._control, theirs = socket.socketpair()
-        self._proved = False
-        with theirs:
-            self._parent = subprocess.Popen(
-                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno()), self._address],
-                env=self._environment,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._loop.add_reader(self._control, self._on_control)
+        self._parent = Forker(
+            self._environment,
+            self._address,
+            self._limit,
+            descriptors=self._open,
+            sent=self._sent,
+            reported=self._reported,
+            gone=self._parent_gone,
+        )
 
     # ------------------------------------------------------------------------------------------------ instructions
 
     def fork(self, worker: int) -> None:
         """Start a worker."""
-        channel = self._channels[worker] = Channel()
-        descriptors = [channel.worker_end.fileno(), channel.tokens, channel.output]
-        self._request(REQUEST.pack(FORK, worker), descriptors)
-        channel.worker_end.close()
-        self._loop.add_reader(channel.stream, self._on_stream, worker)
+        self._parent.fork(worker)
 
     def give(self, worker: int, messages: list[ToWorker], seqs: list[int]) -> None:
         """Send messages, then the tokens of the tasks among them."""
@@ -140,7 +165,7 @@ class Workers:
 
     def kill(self, worker: int) -> None:
         """Kill a worker's process group."""
-        self._request(REQUEST.pack(KILL, worker), [])
+        self._parent.kill(worker)
 
     def cut_output(self, workers: Iterable[int]) -> None:
         """Cut back what their tasks have printed without end."""
@@ -151,14 +176,9 @@ class Workers:
     def close(self) -> None:
         """Kill all workers and the parent, and see them gone, within about two seconds."""
         self._closed = True
-        self._loop.remove_reader(self._control)
         self._close_door()
-        self._control.close()  # the parent's sign to kill the workers' groups, and to end
-        try:
-            self._parent.wait(timeout=1.5)
-        except subprocess.TimeoutExpired:
-            self._parent.kill()
-            self._parent.wait()
+        self._parent.close()
+        if not self._parent.wait():
             self._kill_groups()
         for channel in self._channels.values():
             self._loop.remove_reader(channel.stream)
@@ -168,9 +188,17 @@ class Workers:
 
     # ------------------------------------------------------------------------------------------------------ workings
 
-    def _request(self, data: bytes, descriptors: list[int]) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end will be noticed
-            socket.send_fds(self._control, [data], descriptors)
+    def _open(self, worker: int) -> list[int]:
+        """Return the worker's ends of its channel."""
+        channel = self._channels.get(worker)
+        if channel is None:
+            channel = self._channels[worker] = Channel()
+        return [channel.worker_end.fileno(), channel.tokens, channel.output]
+
+    def _sent(self, worker: int) -> None:
+        channel = self._channels[worker]
+        channel.worker_end.close()
+        self._loop.add_reader(channel.stream, self._on_stream, worker)
 
     def _send(self, worker: int, channel: Channel, data: bytes | bytearray) -> None:
         if not channel.unsent:
@@ -264,27 +292,14 @@ class Workers:
             if worker in self._channels:
                 self._heard(worker, Frames(), bytes(words))
 
-    def _on_control(self) -> None:
-        try:
-            data = self._control.recv(REPORT.size * 256, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self._parent_gone()
-            return
-        while len(data) % REPORT.size:
-            data += self._control.recv(REPORT.size - len(data) % REPORT.size)
-        self._proved = True
-        for kind, worker, pid, exitcode in REPORT.iter_unpack(data):
-            if kind == EXITED:
-                if pid == 0:
-                    log.warning(f"a worker could not be forked: {os.strerror(exitcode)}", action="fork")
-                self._exited(worker, exitcode)
-            elif worker in self._channels:
-                self._channels[worker].pid = pid
-                self._events.forked(worker, pid)
+    def _reported(self, kind: int, worker: int, pid: int, exitcode: int) -> None:
+        if kind == EXITED:
+            if pid == 0:
+                log.warning(f"a worker could not be forked: {os.strerror(exitcode)}", action="fork")
+            self._exited(worker, exitcode)
+        elif worker in self._channels:
+            self._channels[worker].pid = pid
+            self._events.forked(worker, pid)
 
     def _exited(self, worker: int, exitcode: int) -> None:
         channel = self._channels.get(worker)
@@ -300,12 +315,10 @@ class Workers:
         self._events.exited(worker, exitcode, text)
 
     def _parent_gone(self) -> None:
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        self._parent.kill()
-        code = self._parent.wait()
+        unasked = self._parent.close()
+        code = self._parent.end()
         self._kill_groups()
-        if not self._proved:
+        if not self._parent.proved:
             self._events.failed(
                 UponError(
                     f"the process that workers are forked from ended at its start with code {code}; "
@@ -314,8 +327,10 @@ class Workers:
             )
             return
         log.warning("the workers' parent process died; starting another", action="parent_lost", exitcode=code)
-        lost = list(self._channels)
+        lost = [worker for worker in self._channels if worker not in unasked]
         self._start_parent()
+        for worker in unasked:
+            self.fork(worker)
         self._sweep()
         for worker in lost:
             self._exited(worker, -signal.SIGKILL)

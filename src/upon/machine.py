@@ -1,4 +1,4 @@
-"""What the machine refuses, in words: no room, no right to write, no descriptors. Pure.
+"""What the machine refuses, in words: no room, no right to write, no descriptors; and the limit of open files.
 
 An OSError of these kinds is no fault of Upon and none of the user's input: the message names the file and what to do.
 Not here: errors that a part expects and handles itself.
@@ -6,8 +6,10 @@ Not here: errors that a part expects and handles itself.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sys
 
 _NO_RIGHT = "this user has no right to that: correct the owner, or choose a home elsewhere (--home DIR, UPON_HOME)"
 REMEDIES = {
@@ -30,3 +32,24 @@ def refusal(error: BaseException) -> str:
         return ""
     what = os.fsdecode(error.filename) + ": " if isinstance(error.filename, str | bytes) else ""
     return f"{what}{REMEDIES[error.errno]}"
+
+
+def descriptor_limit() -> int:
+    """Return how many files this process may have open now (the soft limit)."""
+    import resource  # not on Windows, where the SDK works
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Let this process have so many files open, or as many as the system allows; return how many it may have now."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if descriptor_limit() < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard)
+            )
+    return descriptor_limit()
