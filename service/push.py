@@ -80,6 +80,11 @@ class Hub:
     def attach(self, group: str, receiver: Receiver) -> Positions:
         """Push a group's results from now on; return the positions up to which they were handed out before."""
         self._attached[group].add(receiver)
+        return self.pushed
+
+    @property
+    def pushed(self) -> Positions:
+        """The positions up to which results were handed out."""
         return dict(self._positions)
 
     def detach(self, receiver: Receiver, groups: set[str]) -> None:

@@ -1,6 +1,7 @@
 """/v1/tasks: what became of invocations; cancelling them, trying them again.
 
-A reader sees what was accepted before it asked: where the store may be behind, the request waits for it, shortly.
+A reader sees what was accepted before it asked, and what was pushed before: where the store may be behind, the request
+waits for it, shortly.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from upon.service.rest.routing import (
 from upon.service.store import queries
 
 WAIT = 2.0
-"""Seconds that a request for an unknown task waits for the store to be as new as Kafka."""
+"""Seconds that a request waits for the store: for a task that is unknown to be as new as Kafka, for one without a
+result to be as new as what was pushed."""
 WAIT_LISTING = 0.5
 """The same for a listing."""
 AT_ONCE = 500
@@ -186,13 +188,15 @@ def _unknown(choice: api.TaskChoice, rows: Sequence[Row[Any]]) -> list[api.NotDe
 
 
 async def find(service: Service, id: str) -> Row[Any]:
-    """Return a task's row; wait for the store if it has none yet.
+    """Return a task's row; wait for the store if it has none yet, or not yet a result that a client may have by now.
 
     Raises:
         TaskNotFound: no such task.
         ServiceUnavailable: it cannot be told, for the store is behind Kafka, or Kafka is away.
     """
     row = await service.store.read(queries.get_task, id)
+    if row is not None and row.status not in FINAL and await service.projector.reach(service.hub.pushed, WAIT):
+        row = await service.store.read(queries.get_task, id)
     if row is None:
         new = await caught_up(service, WAIT)
         row = await service.store.read(queries.get_task, id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -148,6 +149,22 @@ class TestResults:
             await records.results(*[result(f"t{n}", n, group="g") for n in range(1500, 2000)])
             assert set(await stream.results(500)) == {f"t{n}" for n in range(1500, 2000)}
 
+    async def test_a_task_is_shown_with_the_result_that_was_pushed(self, running: Running, records: Records) -> None:
+        """However late the store is: a client that has a result sees no task that still runs."""
+        await records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
+        await running.task_with("t", "pending")
+        async with running.stream() as stream:
+            await stream.ask(api.Attach(request=1, group="g"))
+            with sqlite3.connect(running.home / "service" / "tasks.db") as store:
+                store.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
+                await records.results(result("t", group="g"))
+                assert set(await stream.results(1)) == {"t"}
+                asking = asyncio.create_task(running.task("t"))
+                await asyncio.wait({asking}, timeout=0.3)
+                store.rollback()
+            store.close()
+            assert (await asking).status == "succeeded"
+
     @pytest.mark.parametrize("end", ["stop", "kill"])
     async def test_none_is_missed_while_the_service_is_away(self, running: Running, records: Records, end: str) -> None:
         """Results keep coming while the service is ended and started again three times."""
@@ -260,8 +277,6 @@ class TestTheStore:
             return bool((await running.ask("GET", "/v1/status"))["lag"].get("service", 1) == 0)
 
         await eventually(all_there, "the projection has caught up")
-        import sqlite3
-
         with sqlite3.connect(running.home / "service" / "tasks.db") as database:
             counted = database.execute("SELECT status, accepted, count(*) FROM tasks GROUP BY 1, 2").fetchall()
             positions = database.execute("SELECT sum(next) FROM positions").fetchone()
