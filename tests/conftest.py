@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--budget", type=float, metavar="SECONDS", help="say so if the run takes longer")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow comes first, so that the many quick tests of `unit` fill the gaps at the end of a parallel run."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """What is slow comes first, so that the many quick tests of `unit` fill the gaps at the end of a parallel run.
+
+    Raises:
+        UsageError: pytest-xdist does not keep the groups.
+    """
 
     def shares_the_system(item: pytest.Item) -> bool:
         return "system" in getattr(item, "fixturenames", ())
@@ -47,6 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group("system" if shares_the_system(item) else str(item.path)))
     items.sort(key=rank)
+    yield
+    # With a pytest that it does not know it passes the groups over, and says nothing: each worker would start all.
+    if getattr(config.option, "loadgroup", False) and any("@" not in item.nodeid for item in items):
+        raise pytest.UsageError("pytest-xdist does not group the tests with this pytest; see pyproject.toml")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
