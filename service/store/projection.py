@@ -50,6 +50,7 @@ MAX_NAME = 400
 MAX_MESSAGE, MAX_TRACEBACK = 20_000, 200_000
 """Characters of an error's message (its beginning) and of its traceback (its end)."""
 _MAX_INTEGER = 2**63 - 1
+_UNCAUSED: Row = {"rule": None, "rule_revision": None, "event_id": None, "subject": None, "cause": None}
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -107,9 +108,17 @@ def _take(changes: Changes, record: ConsumerRecord, topics: Topics, now: int) ->
             changes.dead.append(_dead(letter, value, record.timestamp * 10**6))
     else:
         accepted = decode(value, InvocationBatch)
-        submitted = accepted.submitted or record.timestamp * 10**6
-        _each(changes, record, changes.accepted, accepted.invocations,
-              lambda one: _accepted(one, accepted, submitted, record))  # fmt: skip
+        shared: Row = {
+            "status": "pending",
+            "site": _name(accepted.site),
+            "principal": _name(accepted.principal),
+            "group": _name(accepted.group),
+            "submitted": _integer(accepted.submitted or record.timestamp * 10**6),
+            "accepted": True,
+            "partition": record.partition,
+            "record_offset": record.offset,
+        }
+        _each(changes, record, changes.accepted, accepted.invocations, lambda one: _accepted(one, shared))
 
 
 def _each(
@@ -124,22 +133,16 @@ def _each(
                 changes.bad.append(Bad(record, f"{type(error).__name__}: {error}"))
 
 
-def _accepted(one: Invocation, batch: InvocationBatch, submitted: int, record: ConsumerRecord) -> Row:
+def _accepted(one: Invocation, shared: Row) -> Row:
+    """Return the row of an invocation; `shared`: what it has in common with the others of its batch."""
     id, generation = _task(one.id)
     return {
         "id": id,
         "generation": generation,
         "function": _name(one.function),
         "version": _integer(one.version),
-        "site": _name(batch.site),
-        "status": "pending",
-        "principal": _name(batch.principal),
-        "group": _name(batch.group),
         "items": _integer(one.items),
-        "submitted": _integer(submitted),
-        "accepted": True,
-        "partition": record.partition,
-        "record_offset": record.offset,
+        **shared,
         **_caused(one.cause),
     }
 
@@ -166,7 +169,7 @@ def _started(one: Started, site: str) -> Row:
     return {
         "id": id,
         "generation": generation,
-        "site": _name(site),
+        "site": site,
         "status": "running",
         "started": _integer(one.started),
         "attempts": _integer(one.attempt),
@@ -180,7 +183,7 @@ def _ended(one: Result, site: str, now: int) -> Row:
     if one.status not in FINAL:
         raise InputError(f"result of {one.id} has status {one.status!r}, which is not final")
     id, generation = _task(one.id)
-    failure = one.failure
+    failure, timings = one.failure, one.timings
     error = failure and api.TaskError(
         type=failure.type[:MAX_NAME],
         message=failure.message[:MAX_MESSAGE],
@@ -191,15 +194,15 @@ def _ended(one: Result, site: str, now: int) -> Row:
         "generation": generation,
         "function": _name(one.function),
         "version": _integer(one.version),
-        "site": _name(site),
+        "site": site,
         "status": one.status,
         "group": _name(one.group),
         "items": _integer(one.items),
         "attempts": _integer(one.attempts),
         "worker": _name(one.worker),
-        "submitted": _integer(one.timings.submitted),
-        "started": _integer(one.timings.started),
-        "finished": _integer(one.timings.finished or one.timings.returned or now),
+        "submitted": _integer(timings.submitted),
+        "started": _integer(timings.started),
+        "finished": _integer(timings.finished or timings.returned or now),
         "stored": now,
         "accepted": False,
         "error": error and _pack(error),
@@ -210,7 +213,7 @@ def _ended(one: Result, site: str, now: int) -> Row:
 
 def _caused(cause: Cause | None) -> Row:
     if cause is None:
-        return {"rule": None, "rule_revision": None, "event_id": None, "subject": None, "cause": None}
+        return _UNCAUSED
     return {
         "rule": _name(cause.rule),
         "rule_revision": _integer(cause.rule_revision),
@@ -220,7 +223,12 @@ def _caused(cause: Cause | None) -> Row:
     }
 
 
+# Called a dozen times for each task: what is usual is found out in one call.
+
+
 def _task(invocation: str) -> tuple[str, int]:
+    if 0 < len(invocation) <= MAX_ID and "#" not in invocation and "\x00" not in invocation:
+        return invocation, 0
     task, generation = task_of(invocation)
     return _id(task), generation
 
@@ -232,6 +240,8 @@ def _id(value: str) -> str:
 
 
 def _name(value: str) -> str:
+    if len(value) <= MAX_NAME and "\x00" not in value:
+        return value
     return _text(value if len(value) <= MAX_NAME else value[: MAX_NAME - 1] + "…")
 
 

@@ -74,7 +74,7 @@ class Store:
         self.on_damage: Callable[[], None] = lambda: None
         """Called in the event loop when `read` or `change` meets damage."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._upserts = Upserts(self._engine.dialect.name)
+        self._upserts = Upserts(self._engine.dialect)
 
     @property
     def address(self) -> str:

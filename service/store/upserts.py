@@ -3,6 +3,8 @@
 The upserts do not depend on order: what a result says is final and the first result wins; `started` never turns that
 back; an invocation fills in what a result left open.
 
+They are made into SQL once, and rows go to the driver as they are: through SQLAlchemy a row costs three times as much.
+
 A task that was tried again has a row for each generation in `generations`, written by the same statements, and the
 newest of them stands in `tasks`. Not here: transactions (`store`).
 """
@@ -10,11 +12,13 @@ newest of them stands in `tasks`. Not here: transactions (`store`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Insert,
+    Dialect,
+    Executable,
     Table,
     and_,
     bindparam,
@@ -34,41 +38,87 @@ from upon.service.store.tables import deadletters, generations, positions, tasks
 
 _IDS = 500  # in one statement: databases limit their parameters
 
+# literals, for a list cannot be a parameter of one statement for many rows
+_OPEN: list[Any] = [literal_column("'pending'"), literal_column("'running'")]
+_KEYED = ("id", "generation", "status")
+_FILLED = ("function", "version", "site", "principal", "group", "items", "submitted", "rule", "rule_revision",
+           "event_id", "subject", "cause", "partition", "record_offset", "accepted")  # fmt: skip
+_SAID = ("status", "attempts", "worker", "started", "finished", "stored", "error", "result")
+_NAMED = ("function", "version", "group", "items", "rule", "rule_revision", "event_id", "subject", "cause")
+_LETTER = ("id", "at", "record", "origin", "part", "reason", "rule", "action", "event_id", "function", "site", "size")
+
+
+class Statement:
+    """A statement as SQL text, and how its rows become parameters.
+
+    Args:
+        statement: a write.
+        names: of the values in a row that it takes; it may name more as bound parameters.
+        dialect: of the database.
+    """
+
+    def __init__(self, statement: Any, names: Iterable[str], dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect, column_keys=[*names])
+        self._sql = str(compiled)
+        self._parameters: Callable[[Row], Any] = lambda row: row  # named ones
+        if compiled.positional:
+            self._parameters = itemgetter(*compiled.positiontup)
+
+    def run(self, connection: Connection, rows: list[Row]) -> int:
+        """Run it for each row; return how many rows of the table it wrote."""
+        if not rows:
+            return 0
+        parameters = [*map(self._parameters, rows)]
+        options = {"preserve_rowcount": True}
+        return connection.exec_driver_sql(self._sql, parameters, execution_options=options).rowcount
+
 
 class Upserts:
-    """The statements of one kind of database: ``sqlite`` or ``postgresql``."""
+    """The statements of one kind of database."""
 
-    def __init__(self, dialect: str) -> None:
-        self._upsert: Callable[..., Any] = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._upsert: Callable[..., Any] = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
         self._tasks = self._of(tasks, ["id"])
         self._generations = self._of(generations, ["id", "generation"])
-        self._bury: Insert = self._upsert(deadletters).on_conflict_do_nothing(index_elements=["id"])
+        self._end = self._statement(
+            update(tasks).where(tasks.c.id == bindparam("id"), tasks.c.accepted == true(), tasks.c.status.in_(_OPEN)),
+            _SAID,
+        )
+        letters = self._upsert(deadletters).on_conflict_do_nothing(index_elements=["id"])
+        self._bury = self._statement(letters, _LETTER)
         placed = self._upsert(positions)
-        self._place: Insert = placed.on_conflict_do_update(
+        placed = placed.on_conflict_do_update(
             index_elements=["topic", "partition"], set_={"next": placed.excluded["next"]}
         )
-        self._resolve = (
+        self._place = self._statement(placed, [column.name for column in positions.c])
+        resolved = (
             update(deadletters)
-            .where(deadletters.c.id == bindparam("of_letter"), deadletters.c.status == "open")
+            .where(deadletters.c.id == bindparam("of_letter"), deadletters.c.status == literal_column("'open'"))
             .values(status=bindparam("how"), resolved=bindparam("when"), resolved_by=bindparam("by"))
         )
+        self._resolve = self._statement(resolved, [])
 
     def write(self, connection: Connection, changes: Changes) -> None:
         """Apply changes and positions."""
         again = self._tried_again(connection, changes)
         rows = (changes.accepted, changes.started, changes.ended)
         usual = rows if not again else [[row for row in some if row["id"] not in again] for some in rows]
-        for statement, some in zip(self._tasks, usual, strict=True):
-            _run(connection, statement, some)
+        accepted, started, ended = usual
+        self._tasks[0].run(connection, accepted)
+        self._tasks[1].run(connection, started)
+        # Most tasks that end were accepted before and have all but their outcome: a third of the upsert's work.
+        if self._end.run(connection, ended) < len(ended):
+            self._tasks[2].run(connection, ended)
         if again:
             self._write_generations(connection, again, changes)
-        _run(connection, self._bury, changes.dead)
-        _run(connection, self._resolve, changes.resolved)
+        self._bury.run(connection, changes.dead)
+        self._resolve.run(connection, changes.resolved)
         self.place(connection, changes.positions)
 
     def place(self, connection: Connection, places: dict[tuple[str, int], int]) -> None:
         """Set the next offsets to take in."""
-        _run(connection, self._place, [{"topic": t, "partition": p, "next": n} for (t, p), n in places.items()])
+        self._place.run(connection, [{"topic": t, "partition": p, "next": n} for (t, p), n in places.items()])
 
     def _tried_again(self, connection: Connection, changes: Changes) -> set[str]:
         """Return which of the tasks that change have, or now get, more than one generation."""
@@ -87,7 +137,7 @@ class Upserts:
             connection.execute(copied.on_conflict_do_nothing(index_elements=["id", "generation"]))
         rows = (changes.accepted, changes.started, changes.ended)
         for statement, every in zip(self._generations, rows, strict=True):
-            _run(connection, statement, [row for row in every if row["id"] in again])
+            statement.run(connection, [row for row in every if row["id"] in again])
         for some in _chunks(again):
             newest = select(generations.c.id, func.max(generations.c.generation).label("generation"))
             last = newest.where(generations.c.id.in_(some)).group_by(generations.c.id).subquery()
@@ -96,18 +146,17 @@ class Upserts:
             chosen = select(*(generations.c[name] for name in columns)).join(last, is_last)
             connection.execute(insert(tasks).from_select(columns, chosen))
 
-    def _of(self, table: Table, key: list[str]) -> tuple[Insert, Insert, Insert]:
+    def _statement(self, statement: Executable, names: Iterable[str]) -> Statement:
+        return Statement(statement, names, self._dialect)
+
+    def _of(self, table: Table, key: list[str]) -> tuple[Statement, Statement, Statement]:
         """Return the statements for accepted, started and ended rows of a table."""
-        # literals, for executemany takes no lists as parameters
-        open_: list[Any] = [literal_column("'pending'"), literal_column("'running'")]
-        unfinished = literal_column(f"{table.name}.status").in_(open_)
+        unfinished = literal_column(f"{table.name}.status").in_(_OPEN)
         unnamed = table.c.function == literal_column("''")  # a row that only a `started` has made
         accepted = self._upsert(table)
-        filled = ("function", "version", "site", "principal", "group", "items", "submitted", "rule", "rule_revision",
-                  "event_id", "subject", "cause", "partition", "record_offset", "accepted")  # fmt: skip
         accepted = accepted.on_conflict_do_update(
             index_elements=key,
-            set_={name: accepted.excluded[name] for name in filled},
+            set_={name: accepted.excluded[name] for name in _FILLED},
             where=table.c.accepted != true(),
         )
         started = self._upsert(table)
@@ -117,20 +166,17 @@ class Upserts:
             where=unfinished & (table.c.attempts <= started.excluded.attempts),
         )
         ended = self._upsert(table)
-        said = ("status", "attempts", "worker", "started", "finished", "stored", "error", "result")
-        named = ("function", "version", "group", "items", "rule", "rule_revision", "event_id", "subject", "cause")
         ended = ended.on_conflict_do_update(
             index_elements=key,
-            set_={name: ended.excluded[name] for name in said}
-            | {name: case((unnamed, ended.excluded[name]), else_=table.c[name]) for name in named},
+            set_={name: ended.excluded[name] for name in _SAID}
+            | {name: case((unnamed, ended.excluded[name]), else_=table.c[name]) for name in _NAMED},
             where=unfinished,
         )
-        return accepted, started, ended
-
-
-def _run(connection: Connection, statement: Any, rows: list[Row]) -> None:
-    if rows:
-        connection.execute(statement, rows)
+        return (
+            self._statement(accepted, _KEYED + _FILLED),
+            self._statement(started, (*_KEYED, "site", "submitted", "accepted", "started", "attempts", "worker")),
+            self._statement(ended, (*_KEYED, "site", "submitted", "accepted", *_SAID[1:], *_NAMED)),
+        )
 
 
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:

@@ -96,6 +96,17 @@ def test_the_first_result_wins(store: Store) -> None:
     assert row(store, "first")["result"] == encode(result("first", 1))
 
 
+def test_results_of_accepted_tasks_and_of_others_share_a_transaction(store: Store) -> None:
+    write(store, invoked("told", version=3))
+    write(
+        store, returned(result("told", 1), result("untold", 2, function="of the result", version=4), result("told", 3))
+    )
+    assert row(store, "told")["result"] == encode(result("told", 1))
+    assert (row(store, "told")["status"], row(store, "told")["version"]) == ("succeeded", 3)
+    untold = row(store, "untold")
+    assert (untold["function"], untold["version"], untold["accepted"]) == ("of the result", 4, False)
+
+
 def test_what_a_task_was_before_it_was_tried_again_is_kept(store: Store) -> None:
     write(store, invoked("again"), returned(result("again", status="failed", attempts=3)), invoked("other"))
     write(store, invoked("again#1"))
@@ -133,8 +144,8 @@ def test_positions_are_those_of_the_rows(store: Store) -> None:
     written = store.positions()
     assert written[TOPICS.results, 0] == records[0].offset + 1
     assert written[TOPICS.deadletter, 0] == records[1].offset + 1
-    broken = project([returned(result("p2"))], TOPICS, 1)
-    broken.accepted.append({"id": "p3", "generation": 0, "status": None, "accepted": True})
+    broken = project([invoked("p3"), returned(result("p2"))], TOPICS, 1)
+    broken.accepted[0]["status"] = None
     with pytest.raises(Exception, match="NOT NULL"):
         store.write(lambda _: broken)
     assert store.positions() == written, "rows and positions, or neither"
