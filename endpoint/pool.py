@@ -21,12 +21,13 @@ from collections import deque
 from collections.abc import Container, Iterable, Sequence
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
+from upon.endpoint.alarms import Alarms
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Retire, Up
 from upon.endpoint.code import CodeCache
-from upon.endpoint.dealing import crowded, deal
+from upon.endpoint.dealing import Rooms
 from upon.endpoint.endings import cancelled
 from upon.endpoint.instructions import Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
-from upon.endpoint.worker_record import Reason, Worker, begun, ending, next_event
+from upon.endpoint.worker_record import Reason, Worker, begun, ending
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds before a worker that died at its start is started again: doubled each time, up to the longest."""
@@ -46,14 +47,19 @@ class Pool:
         self.workers: dict[int, Worker] = {}
         self.queue: deque[Assignment] = deque()
         self.wanting: dict[str, list[Assignment]] = {}  # code → tasks that wait for it
+        self._rooms, self._alarms = Rooms(), Alarms(self.workers)
         self._cancelling: dict[str, bool] = {}  # ids at a worker that shall not begin; True: end if they have
         self._numbers = 0
         self._stopped = False
         self._deaths_at_start = 0
         self._forks_due: list[float] = []
-        self.wake_at = float("inf")  # monotonic s when `tick` has something to do
 
     # ------------------------------------------------------------------------------------------- seen from outside
+
+    @property
+    def wake_at(self) -> float:
+        """Monotonic s when `tick` may have something to do."""
+        return min(self._alarms.next, *self._forks_due) if self._forks_due else self._alarms.next
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -62,7 +68,7 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Whether all workers are up."""
-        return sum(worker.up for worker in self.workers.values()) >= self.slots
+        return self._rooms.count >= self.slots
 
     @property
     def busy(self) -> int:
@@ -119,6 +125,7 @@ class Pool:
         worker = self.workers.get(number)
         if worker is None:
             return out
+        seq = worker.seq if worker.running is not None else -1
         for message in messages:
             match message:
                 case Done():
@@ -132,6 +139,11 @@ class Pool:
                     self._missing(worker, message.code, out)
                 case Retire():
                     self._kill(worker, "retired", out)
+        if worker.running is not None and worker.seq != seq:
+            self._alarms.set(worker)
+            self._rooms.place(worker, fresh=True)
+        else:
+            self._rooms.place(worker)
         return self._hand_out(now, out)
 
     def reclaimed(self, number: int, seqs: Container[int], now: float) -> list[Instruction]:
@@ -145,6 +157,7 @@ class Pool:
         out: list[Instruction] = []
         worker.ahead = deque(pair for pair in worker.ahead if pair[0] not in seqs)
         worker.ahead_bytes = sum(len(assignment.payload) for _, assignment in worker.ahead)
+        self._rooms.place(worker)
         self._requeue(taken, out)
         return self._hand_out(now, out)
 
@@ -166,6 +179,7 @@ class Pool:
         worker = self.workers.pop(number, None)
         if worker is None:
             return out
+        self._rooms.leave(worker)
         running = worker.running
         if running is not None:
             if self._cancelling.pop(running.id, False):
@@ -179,46 +193,42 @@ class Pool:
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._deaths_at_start)
                 self._deaths_at_start += 1
                 self._forks_due.append(now + wait)
-                self.wake_at = min(self.wake_at, now + wait)
         return self._hand_out(now, out)
 
     def cancel(self, id: str, now: float, *, running: bool = True) -> list[Instruction]:
         """Somebody wants this task stopped, if it has begun only if `running`; unknown ids are nothing to do."""
         out: list[Instruction] = []
-        for waiting in (self.queue, *self.wanting.values()):
-            for assignment in waiting:
-                if assignment.id == id:
-                    waiting.remove(assignment)
-                    return [Ended(cancelled(assignment))]
-        for worker in self.workers.values():
-            if worker.running is not None and worker.running.id == id:
-                if not running:
-                    return out
-                if worker.dying and worker.victim != worker.seq:
-                    self._cancelling[id] = True  # it began while the worker was being killed for the task before
-                self._kill(worker, "cancel", out)
-                return out
-            if any(assignment.id == id for _, assignment in worker.ahead):
-                self._cancelling[id] = running or self._cancelling.get(id, False)
-                return [Reclaim(worker.number)]
+        worker = self._rooms.holders.get(id)
+        if worker is None:
+            for waiting in (self.queue, *self.wanting.values()):
+                for assignment in waiting:
+                    if assignment.id == id:
+                        waiting.remove(assignment)
+                        return [Ended(cancelled(assignment))]
+            return out
+        if worker.running is None or worker.running.id != id:  # it is ahead
+            self._cancelling[id] = running or self._cancelling.get(id, False)
+            return [Reclaim(worker.number)]
+        if running:
+            if worker.dying and worker.victim != worker.seq:
+                self._cancelling[id] = True  # it began while the worker was being killed for the task before
+            self._kill(worker, "cancel", out)
         return out
 
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed; needed at `wake_at`, harmless at any time."""
         out: list[Instruction] = []
-        for worker in self.workers.values():
-            if worker.running is None:
-                continue
+        for worker in self._alarms.due(now):
             if not worker.told and now - worker.since >= STARTED_AFTER:
                 worker.told = True
                 out.append(Slow(begun(worker, now)))
             if worker.deadline and now >= worker.deadline:
                 self._kill(worker, "timeout", out)
+            self._alarms.set(worker)
         due = [at for at in self._forks_due if at <= now]
         self._forks_due = [at for at in self._forks_due if at > now]
         if not self._stopped:
             out.extend(self._fork() for _ in due)
-        self.wake_at = min((*self._forks_due, *map(next_event, self.workers.values())), default=float("inf"))
         return self._hand_out(now, out)
 
     def stop(self) -> list[Instruction]:
@@ -242,6 +252,7 @@ class Pool:
     def _kill(self, worker: Worker, reason: Reason, out: list[Instruction]) -> None:
         if not worker.dying:
             worker.dying, worker.deadline = reason, 0.0
+            self._rooms.place(worker)
             worker.victim = worker.seq if worker.running is not None else -1
             out.extend((Reclaim(worker.number), Kill(worker.number)))
 
@@ -260,6 +271,7 @@ class Pool:
 
     def _requeue(self, assignments: list[Assignment], out: list[Instruction]) -> None:
         for assignment in reversed(assignments):
+            self._rooms.holders.pop(assignment.id, None)
             if self._cancelling.pop(assignment.id, None) is not None:
                 out.append(Ended(cancelled(assignment)))
             elif not self._stopped:
@@ -274,7 +286,6 @@ class Pool:
         worker.running, worker.seq, worker.since, worker.started = assignment, began.seq, now, began.at
         timed = assignment.timeout > 0 and not worker.dying  # a dying worker's exit is on its way
         worker.told, worker.deadline = False, now + assignment.timeout if timed else 0.0
-        self.wake_at = min(self.wake_at, next_event(worker))
         if not self._cancelling.get(assignment.id, True):
             del self._cancelling[assignment.id]  # it has begun, and is to be left alone then
         elif assignment.id in self._cancelling:
@@ -287,6 +298,7 @@ class Pool:
             return
         worker.running, worker.deadline, worker.told = None, 0.0, False
         self._cancelling.pop(running.id, None)
+        del self._rooms.holders[running.id]
         out.append(
             Ended(
                 Outcome(
@@ -309,9 +321,8 @@ class Pool:
         """Give queued tasks to workers: idle ones first, then some ahead to those with quick tasks."""
         if self._stopped:
             return out
-        workers = [worker for worker in self.workers.values() if worker.up and not worker.dying]
-        for task in deal(self.queue, workers, self.codes, now, out):
+        for task in self._rooms.deal(self.queue, self.codes, now, out):
             self._want(task, out)
-        if not self.queue and (behind := crowded(workers)) is not None:
+        if not self.queue and (behind := self._rooms.crowded()) is not None:
             out.append(Reclaim(behind.number))
         return out

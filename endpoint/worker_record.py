@@ -10,6 +10,8 @@ from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
 from upon.endpoint.endings import cancelled, died, timed_out
 from upon.endpoint.instructions import Died, Ended, Instruction
 
+NOWHERE = -1
+"""A worker that is in no place of an index."""
 Reason = Literal["", "timeout", "cancel", "confused", "retired", "stop"]
 
 
@@ -33,6 +35,8 @@ class Worker:
     started: int = 0  # the same, ns since the epoch
     deadline: float = 0.0  # monotonic s; 0 = none
     told: bool = False  # Slow was said
+    load: int = NOWHERE  # its place in `Rooms`: the tasks it holds
+    quick: int = NOWHERE  # and the tasks ahead, while its task may be a quick one
 
 
 def begun(worker: Worker, now: float) -> Begun:

@@ -13,6 +13,7 @@ from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Retire, Task, Up
 from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.pool import Pool
+from upon.endpoint.worker_record import NOWHERE, Worker, next_event
 
 CODES = ("a", "b")
 TIMEOUTS = st.sampled_from([0.0, 0.0, 0.02, 1.0])
@@ -215,6 +216,24 @@ class Histories(RuleBasedStateMachine):
             assert not any(worker.running and self.processes[worker.number].tokens for worker in workers), (
                 "a task waits behind another"
             )
+
+    @invariant()
+    def each_worker_is_where_the_index_has_it(self) -> None:
+        rooms = self.pool._rooms
+        held: dict[str, Worker] = {}
+        for worker in self.pool.workers.values():
+            tasks = [*(one for _, one in worker.ahead), *([worker.running] if worker.running else [])]
+            held |= {one.id: worker for one in tasks}
+            assert worker.load == (len(tasks) if worker.up and not worker.dying else NOWHERE)
+            assert worker.quick in (NOWHERE, len(worker.ahead))
+            assert self.pool.wake_at <= next_event(worker)
+        for levels, name in ((rooms._loads, "load"), (rooms._quick, "quick")):
+            placed = {worker.number: level for level, workers in levels.items() for worker in workers.values()}
+            levelled = {n: level for n, one in self.pool.workers.items() if (level := getattr(one, name)) != NOWHERE}
+            assert placed == levelled
+            assert all(levels.values())
+        assert rooms.count == sum(worker.load != NOWHERE for worker in self.pool.workers.values())
+        assert rooms.holders == held
 
     def teardown(self) -> None:
         """From any state, workers that go on working end everything."""
