@@ -62,11 +62,13 @@ class Running:
 
     Attributes:
         url: its address.
+        records: of its topics.
         ready_after: s from the start of its process to ready.
     """
 
     def __init__(self, kafka: str, topics: Topics, home: Path, **environment: str) -> None:
         self.kafka, self.topics, self.home = kafka, topics, home
+        self.records = Records(kafka, topics)
         self.url, self.ready_after = "", 0.0
         self.log = home / "service.log"
         self._environment = environment
