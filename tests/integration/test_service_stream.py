@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import msgspec
 import psutil
 import pytest
 
-from tests.services import DEADLINE, Records, Running, Stream, eventually, invocation, result, service
+from tests.services import DEADLINE, Records, Running, Stream, eventually, invocation, result
 from upon import api
 from upon.code_hash import code_hash
 from upon.events import Event
 from upon.messages import Cancel, FunctionCode, InvocationBatch, Started
-from upon.topics import Topics
 
 BODY = b"the code of a test"
 CODE = code_hash(BODY)
 
 
-@pytest.fixture
-def records(kafka: str, topics: Topics) -> Records:
-    return Records(kafka, topics)
-
-
-@pytest.fixture
-async def running(kafka: str, topics: Topics, records: Records, tmp_path: Path) -> AsyncIterator[Running]:
-    await records.announce()
-    async with service(kafka, topics, tmp_path / "home") as one:
-        yield one
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def submit(request: int, *ids: str, group: str = "g", **fields: object) -> api.Submit:
@@ -55,27 +43,27 @@ async def register(stream: Stream) -> None:
 
 
 class TestRequests:
-    async def test_submits_are_pipelined_and_keep_their_order(self, running: Running, records: Records) -> None:
-        async with running.stream() as stream:
+    async def test_submits_are_pipelined_and_keep_their_order(self, alone: Running) -> None:
+        async with alone.stream() as stream:
             await register(stream)
             for n in range(200):
                 await stream.send(submit(n + 1, f"t{n}"))
             done = {(await stream.next(api.Done)).request for _ in range(200)}
             assert done == set(range(1, 201))
-        batches = await invocations(records, 200)
+        batches = await invocations(alone.records, 200)
         assert [one.id for batch in batches for one in batch.invocations] == [f"t{n}" for n in range(200)]
         assert {(batch.group, batch.principal) for batch in batches} == {("g", "local")}
-        assert (await running.task("t199")).status == "pending"
+        assert (await alone.task("t199")).status == "pending"
 
-    async def test_large_batches_are_split_and_codes_kept_apart(self, running: Running, records: Records) -> None:
+    async def test_large_batches_are_split_and_codes_kept_apart(self, alone: Running) -> None:
         other = code_hash(b"other")
-        async with running.stream() as stream:
+        async with alone.stream() as stream:
             await register(stream)
             await stream.ask(api.Register(request=1, code=FunctionCode(hash=other, body=b"other", python="3.11")))
             some = [invocation(f"t{n}", (CODE, other)[n % 2], payload=b"p" * 300_000) for n in range(10)]
             frame = api.Submit(request=2, site="local", group="g", invocations=tuple(some))
             assert await stream.ask(frame) == api.Done(request=2)
-        batches = await invocations(records, 10)
+        batches = await invocations(alone.records, 10)
         assert sorted(one.id for batch in batches for one in batch.invocations) == sorted(one.id for one in some)
         assert all(len({one.code for one in batch.invocations}) == 1 for batch in batches)
 
@@ -86,8 +74,8 @@ class TestRequests:
             await register(stream)
             assert await stream.ask(submit(1, "large", payload=b"x" * MAX_PAYLOAD)) == api.Done(request=1)
 
-    async def test_refusals_name_what_is_wrong_and_the_connection_goes_on(self, running: Running) -> None:
-        async with running.stream() as stream:
+    async def test_refusals_name_what_is_wrong_and_the_connection_goes_on(self, alone: Running) -> None:
+        async with alone.stream() as stream:
 
             async def refused(frame: api.FromClient) -> api.Problem:
                 answer = await stream.ask(frame)
@@ -120,53 +108,57 @@ class TestRequests:
                 assert message.type is aiohttp.WSMsgType.CLOSE
                 assert message.data in (1003, 1007)
 
-    async def test_cancel(self, running: Running, records: Records) -> None:
+    async def test_cancel(self, running: Running) -> None:
         async with running.stream() as stream:
             ids = tuple(f"t{n}" for n in range(5_001))
             assert await stream.ask(api.CancelTasks(request=1, site="local", ids=ids)) == api.Done(request=1)
-        parts = await records.read_until(
-            records.topics.control("local"), Cancel, lambda found: sum(len(one.ids) for one in found) >= len(ids)
+        parts = await running.records.read_until(
+            running.records.topics.control("local"),
+            Cancel,
+            lambda found: sum(len(one.ids) for one in found) >= len(ids),
         )
         assert tuple(id for part in parts for id in part.ids) == ids
 
 
 class TestResults:
-    async def test_they_are_pushed_to_their_group_alone(self, running: Running, records: Records) -> None:
+    async def test_they_are_pushed_to_their_group_alone(self, running: Running) -> None:
         async with running.stream() as one, running.stream() as two:
             await one.ask(api.Attach(request=1, group="one"))
             await two.ask(api.Attach(request=1, group="two"))
-            await records.results(*[result(f"{g}{n}", n, group=g) for g in ("one", "two", "") for n in range(100)])
+            await running.records.results(
+                *[result(f"{g}{n}", n, group=g) for g in ("one", "two", "") for n in range(100)]
+            )
             assert set(await one.results(100)) == {f"one{n}" for n in range(100)}
             assert set(await two.results(100)) == {f"two{n}" for n in range(100)}
             assert not one.waiting
 
-    async def test_unfinished_tasks_get_what_is_there(self, running: Running, records: Records) -> None:
-        await records.results(*[result(f"t{n}", n, group="g") for n in range(1500)])
+    async def test_unfinished_tasks_get_what_is_there(self, running: Running) -> None:
+        await running.records.results(*[result(f"t{n}", n, group="g") for n in range(1500)])
         async with running.stream() as stream:
             asked = tuple(f"t{n}" for n in range(2000))
             await stream.ask(api.Attach(request=1, group="g", unfinished=asked))
             assert len(await stream.results(1500)) == 1500
-            await records.results(*[result(f"t{n}", n, group="g") for n in range(1500, 2000)])
+            await running.records.results(*[result(f"t{n}", n, group="g") for n in range(1500, 2000)])
             assert set(await stream.results(500)) == {f"t{n}" for n in range(1500, 2000)}
 
-    async def test_a_task_is_shown_with_the_result_that_was_pushed(self, running: Running, records: Records) -> None:
+    async def test_a_task_is_shown_with_the_result_that_was_pushed(self, alone: Running) -> None:
         """However late the store is: a client that has a result sees no task that still runs."""
-        await records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
-        await running.task_with("t", "pending")
-        async with running.stream() as stream:
+        await alone.records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
+        await alone.task_with("t", "pending")
+        async with alone.stream() as stream:
             await stream.ask(api.Attach(request=1, group="g"))
-            with sqlite3.connect(running.home / "service" / "tasks.db") as store:
+            with sqlite3.connect(alone.home / "service" / "tasks.db") as store:
                 store.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
-                await records.results(result("t", group="g"))
+                await alone.records.results(result("t", group="g"))
                 assert set(await stream.results(1)) == {"t"}
-                asking = asyncio.create_task(running.task("t"))
+                asking = asyncio.create_task(alone.task("t"))
                 await asyncio.wait({asking}, timeout=0.3)
                 store.rollback()
             store.close()
             assert (await asking).status == "succeeded"
 
     @pytest.mark.parametrize("end", ["stop", "kill"])
-    async def test_none_is_missed_while_the_service_is_away(self, running: Running, records: Records, end: str) -> None:
+    async def test_none_is_missed_while_the_service_is_away(self, alone: Running, end: str) -> None:
         """Results keep coming while the service is ended and started again three times."""
         total, sent = 600, 0
         missing = {f"t{n}" for n in range(total)}
@@ -174,30 +166,30 @@ class TestResults:
         async def produce() -> None:
             nonlocal sent
             while sent < total:
-                await records.results(*[result(f"t{n}", n, group="g") for n in range(sent, sent + 20)])
+                await alone.records.results(*[result(f"t{n}", n, group="g") for n in range(sent, sent + 20)])
                 sent += 20
 
         producing = asyncio.create_task(produce())
         for life in range(4):
-            async with running.stream() as stream:
+            async with alone.stream() as stream:
                 await stream.ask(api.Attach(request=1, group="g", unfinished=tuple(sorted(missing))))
                 if life < 3:
                     missing -= set(await stream.results(min(len(missing), 20)))
-                    await (running.stop() if end == "stop" else running.kill())
-                    await running.start()
+                    await (alone.stop() if end == "stop" else alone.kill())
+                    await alone.start()
                 else:
                     while missing:
                         missing -= set(await stream.results(1))
         await producing
 
-    async def test_a_client_that_does_not_read_is_disconnected(self, running: Running, records: Records) -> None:
+    async def test_a_client_that_does_not_read_is_disconnected(self, running: Running) -> None:
         async with running.stream() as slow, running.stream() as quick:
             await slow.ask(api.Attach(request=1, group="slow"))
             await quick.ask(api.Attach(request=1, group="quick"))
             slow.socket._reader._protocol.pause_reading()  # type: ignore[attr-defined]
             for n in range(14):
-                await records.results(result(f"s{n}", b"x" * 8_000_000, group="slow"))
-            await records.results(result("q", group="quick"))
+                await running.records.results(result(f"s{n}", b"x" * 8_000_000, group="slow"))
+            await running.records.results(result("q", group="quick"))
             assert set(await quick.results(1)) == {"q"}, "a slow client holds up nobody"
             slow.socket._reader._protocol.resume_reading()  # type: ignore[attr-defined]
             with pytest.raises(AssertionError, match="CLOSE"):
@@ -208,35 +200,35 @@ class TestResults:
 
 
 class TestWatching:
-    async def test_events_and_tasks(self, running: Running, records: Records) -> None:
-        async with running.stream() as stream:
+    async def test_events_and_tasks(self, alone: Running) -> None:
+        async with alone.stream() as stream:
             await stream.ask(api.Watch(request=1, events=True, tasks=True))
             event = Event(type="a", source="/x", subject="s", data={"n": 1})
-            await running.ask("POST", "/v1/events", event.to_dict(), status=202)
+            await alone.ask("POST", "/v1/events", event.to_dict(), status=202)
             seen = await stream.next(api.EventSeen)
             assert (seen.event, seen.missed) == (event.to_dict(), 0)
-            await records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
+            await alone.records.invocations(InvocationBatch(site="local", invocations=(invocation("t"),)))
             assert (await stream.next(api.TaskChanged)).task.status == "pending"
-            await records.results(started=[Started(id="t", started=1)])
+            await alone.records.results(started=[Started(id="t", started=1)])
             assert (await stream.next(api.TaskChanged)).task.status == "running"
-            await records.results(result("t"))
+            await alone.records.results(result("t"))
             ended = (await stream.next(api.TaskChanged)).task
-            assert ended == await running.task("t")
+            assert ended == await alone.task("t")
 
-    async def test_a_slow_watcher_is_told_how_many_it_missed(self, running: Running) -> None:
-        async with running.stream() as stream:
+    async def test_a_slow_watcher_is_told_how_many_it_missed(self, alone: Running) -> None:
+        async with alone.stream() as stream:
             await stream.ask(api.Watch(request=1, events=True))
             stream.socket._reader._protocol.pause_reading()  # type: ignore[attr-defined]
             data = "x" * 5_000
             for _ in range(4):
                 some = [Event(type="a", source="/x", data=data).to_dict() for _ in range(2_000)]
-                await running.ask("POST", "/v1/events", some, status=202)
+                await alone.ask("POST", "/v1/events", some, status=202)
             stream.socket._reader._protocol.resume_reading()  # type: ignore[attr-defined]
             seen = missed = 0
 
             async def told() -> bool:
                 nonlocal seen, missed
-                await running.ask("POST", "/v1/events", Event(type="b", source="/x").to_dict(), status=202)
+                await alone.ask("POST", "/v1/events", Event(type="b", source="/x").to_dict(), status=202)
                 while (found := await stream.next(api.EventSeen)).event["type"] != "b":
                     seen, missed = seen + 1, missed + found.missed
                 missed += found.missed
@@ -248,36 +240,34 @@ class TestWatching:
 
 
 class TestTheStore:
-    async def test_kill_9_in_the_middle_of_the_projection(
-        self, running: Running, records: Records, topics: Topics
-    ) -> None:
+    async def test_kill_9_in_the_middle_of_the_projection(self, alone: Running) -> None:
         total = 20_000
         ids = [f"t{n}" for n in range(total)]
 
         async def produce() -> None:
             for start in range(0, total, 500):
                 some = ids[start : start + 500]
-                await records.invocations(
+                await alone.records.invocations(
                     InvocationBatch(site="local", submitted=10**18 + start, invocations=tuple(map(invocation, some)))
                 )
-                await records.results(*[result(id) for id in some])
+                await alone.records.results(*[result(id) for id in some])
 
         producing = asyncio.create_task(produce())
 
         async def under_way() -> bool:
-            return bool(await running.ask("GET", "/v1/tasks?limit=1"))
+            return bool(await alone.ask("GET", "/v1/tasks?limit=1"))
 
         for _ in range(3):
             await eventually(under_way, "some tasks are stored")
-            await running.kill()
-            await running.start()
+            await alone.kill()
+            await alone.start()
         await producing
 
         async def all_there() -> bool:
-            return bool((await running.ask("GET", "/v1/status"))["lag"].get("service", 1) == 0)
+            return bool((await alone.ask("GET", "/v1/status"))["lag"].get("service", 1) == 0)
 
         await eventually(all_there, "the projection has caught up")
-        with sqlite3.connect(running.home / "service" / "tasks.db") as database:
+        with sqlite3.connect(alone.home / "service" / "tasks.db") as database:
             counted = database.execute("SELECT status, accepted, count(*) FROM tasks GROUP BY 1, 2").fetchall()
             positions = database.execute("SELECT sum(next) FROM positions").fetchone()
         assert counted == [("succeeded", 1, total)]
@@ -285,10 +275,10 @@ class TestTheStore:
 
 
 class TestAClientThatDoesNotRead:
-    async def test_its_answers_wait_for_it_and_take_little_memory(self, running: Running) -> None:
+    async def test_its_answers_wait_for_it_and_take_little_memory(self, alone: Running) -> None:
         """Requests go on being sent while no answer is read: the service stops reading, and answers all in the end."""
-        before = psutil.Process(running.pid).memory_info().rss
-        async with running.stream() as stream:
+        before = psutil.Process(alone.pid).memory_info().rss
+        async with alone.stream() as stream:
             connection = stream.socket._response.connection
             assert connection is not None
             assert connection.transport is not None
@@ -311,5 +301,5 @@ class TestAClientThatDoesNotRead:
 
             await eventually(stands_still, "the service reads no more")
             flooding.cancel()
-            assert psutil.Process(running.pid).memory_info().rss - before < 200_000_000
-        await running.ask("GET", "/healthz")
+            assert psutil.Process(alone.pid).memory_info().rss - before < 200_000_000
+        await alone.ask("GET", "/healthz")
