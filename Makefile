@@ -34,7 +34,7 @@ demo: .venv/demo ## images land in a folder, a rule runs a function on each: the
 	@$(BIN)/python examples/thumbnails/demo.py .demo
 
 test: .venv/dev ## all tests, on a real Kafka
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --budget 360
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder --budget 360
 
 # A few tests of every layer: what a dependency that changed breaks shows in these.
 SAMPLE := tests/unit tests/integration/test_streams.py tests/integration/test_fabric.py tests/integration/test_sdk.py
