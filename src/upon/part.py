@@ -11,6 +11,7 @@ one JSON line with what the part wants known. Not here: restarts (the supervisor
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ CLIENT_MARK = "@"
 """Stands in a Kafka client id before the system that the client belongs to: HOST/PID:START of its supervisor."""
 KAFKA_PATIENCE = 120.0
 """Seconds that a part waits for the broker at its start."""
+YOUNG_OBJECTS = 20_000
+"""How many new objects the garbage collector lets come before it looks at them."""
 log = get_logger(__name__)
 
 
@@ -48,12 +51,23 @@ class Part:
 
     def ready(self, **info: Any) -> None:
         """Tell the supervisor, if there is one, that the part does its work; `info` must be JSON."""
+        _collect_seldom()
         log.info("ready", action="ready", pid=os.getpid(), **info)
         descriptor = os.environ.pop(READY_FD, None)
         if descriptor is None:
             return
         with os.fdopen(int(descriptor), "w") as pipe:
             pipe.write(json.dumps({"part": self.name, "pid": os.getpid(), **info}) + "\n")
+
+
+def _collect_seldom() -> None:
+    """Have the garbage collector leave alone what is there now, and look at new objects in larger lots.
+
+    A part under load makes and drops thousands of objects at a time, none of them in a cycle; with Python's own
+    thresholds looking at them takes a third of its time.
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def client_id(name: str) -> str:
