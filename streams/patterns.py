@@ -151,7 +151,7 @@ def _looks_like_operator(name: Any, operand: Any) -> bool:
     return (
         not isinstance(operand, list)
         or name == "anything-but"
-        or (name == "numeric" and bool(operand) and operand[0] in COMPARISONS)
+        or (name == "numeric" and bool(operand) and isinstance(operand[0], str) and operand[0] in COMPARISONS)
     )
 
 

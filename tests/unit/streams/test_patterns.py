@@ -168,6 +168,7 @@ WRONG = [
     ({1: ["x"]}, (1,), "put it in quotes"),
     ({"type": {"x": ["y"]}}, ("type",), "only data has fields"),
     ({"data": {"size": {"numeric": [">", 1]}}}, ("data", "size"), "stands in a list"),
+    ({"time": {"numeric": [{"a": "b"}]}}, ("time",), "only data has fields below it"),
     ({"subject": {"prefix": "x"}}, ("subject",), "stands in a list"),
     ({"type": [{"prefx": "x"}]}, ("type", 0, "prefx"), "did you mean 'prefix'"),
     ({"type": [{"prefix": "x", "suffix": "y"}]}, ("type", 0), "exactly one key"),
