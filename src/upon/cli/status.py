@@ -102,6 +102,7 @@ def _print(view: dict[str, Any]) -> None:
 
     from upon.api import Summary
     from upon.cli.attention import attention
+    from upon.embedded.parts import describe_cut
 
     console = Console(highlight=False)
     if view["state"] == "stopped":
@@ -109,6 +110,8 @@ def _print(view: dict[str, Any]) -> None:
     else:
         console.print(_table(view, Table(box=None, pad_edge=False)))
         console.print(f"home {view['home']}", soft_wrap=True)
+        if lost := view["parts"]["kafka"]["info"].get("cut_off"):
+            console.print(Text(f"kafka: {describe_cut(lost)}", "yellow"), soft_wrap=True)
         if view["summary"] is not None:
             summary = convert(view["summary"], Summary)
             for line in attention(summary):

@@ -17,6 +17,8 @@ LARGEST = 10 * 1024 * 1024
 """Bytes past which a log is moved aside."""
 CHUNK = 64 * 1024
 """Bytes read at a time."""
+END = 20_000
+"""Bytes at the end of a log in which is looked for why its part ended."""
 AT_ONCE = 16
 """Chunks read before others have their turn."""
 
@@ -100,3 +102,25 @@ class LogFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def size(path: Path) -> int:
+    """Return how long a log is, bytes; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def end(path: Path, begin: int) -> str:
+    """Return the end of what stands in a log from `begin` on (bytes), at most `END` of it; empty if there is none.
+
+    A log that is shorter than that was begun anew: all of it counts.
+    """
+    there = size(path)
+    try:
+        with path.open("rb") as log:
+            log.seek(max(begin if begin <= there else 0, there - END))
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""

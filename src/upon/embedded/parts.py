@@ -27,6 +27,10 @@ GIVE_UP = 3
 """How often a part may die before it was ever ready; then `upon up` stops and says why."""
 SAID_WHY = 2
 """Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
+LASTING = 3
+"""Exit code of a part that stopped with an error that does not pass by itself: a log of Kafka that is damaged."""
+DOUBT = 60.0
+"""Seconds that a part must be up after such an end before it counts as up: damage is met where reading comes to it."""
 OPTIONAL = ("sources",)
 """Parts without which the others work: one of these that does not start is tried again now and then."""
 STOPPED = (0, 143, -15)
@@ -88,7 +92,9 @@ class Deaths:
             part: its name.
             code: its exit code, negative for a signal; None: it could not even be started.
         """
-        if self.ever_ready or not (code == SAID_WHY or self.in_a_row >= GIVE_UP):
+        if self.ever_ready:
+            return "later" if code == LASTING else "again"
+        if code not in (SAID_WHY, LASTING) and self.in_a_row < GIVE_UP:
             return "again"
         return "later" if part in OPTIONAL else "give up"
 
@@ -102,6 +108,15 @@ def lacks_room(part: str, free: int) -> str:
     if part != KAFKA or free >= ROOM:
         return ""
     return f"the disk of the home is full ({megabytes(free)} free, Kafka needs {megabytes(ROOM)}): waiting for room"
+
+
+def describe_cut(partitions: list[str]) -> str:
+    """Return what is to be said of logs of Kafka, TOPIC-NUMBER each, that had lost their end at its start."""
+    return (
+        f"the end of {', '.join(partitions)} is lost: these logs (kafka/data in the home) ended within a record, but "
+        "Kafka had been stopped well. What stands before is kept. If you have a backup of kafka/data: `upon down`, "
+        "restore it, `upon up`"
+    )
 
 
 def megabytes(count: int) -> str:
@@ -135,6 +150,8 @@ def last_message(lines: Iterable[str]) -> str:
                 continue
             if record.get("level") in ("error", "critical"):
                 found = str(record.get("event", ""))
+                if record.get("action") == "stop":  # the part's own word; what libraries say while it ends is not why
+                    return found
         elif text and not line.startswith((" ", "\t")):
             found = text
     return found

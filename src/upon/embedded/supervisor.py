@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from upon.config import Home, Settings
-from upon.embedded import addresses, leftover, parts, rivals
+from upon.embedded import addresses, leftover, logfile, parts, rivals
 from upon.embedded.broker.broker import Broker
 from upon.embedded.broker.folder import BrokerFolder
 from upon.embedded.child import Child
@@ -44,8 +44,6 @@ STOP_GRACE = 3.0
 KAFKA_GRACE = 1.5
 EXTERNAL_PATIENCE = 5.0
 """Seconds that a broker named with --kafka has to answer."""
-LOG_END = 20_000
-"""Bytes at the end of a part's log in which the reason of its death is looked for."""
 
 Say = Callable[[str, str], None]
 """Called with a part's name and one line on what happened to it."""
@@ -72,6 +70,7 @@ class Supervisor:
         self.all_ready = asyncio.Event()
         self._locked = locked
         self._children: dict[str, Child] = {}
+        self._log_begins: dict[str, int] = {}  # where in its log each part's last start begins, bytes
         self._failure: UponError | None = None
         self._alone = asyncio.Event()
 
@@ -158,6 +157,8 @@ class Supervisor:
         else:
             self._broker = Broker(self.home.kafka)
             await asyncio.to_thread(self._broker.prepare)
+            if self._broker.cut_off:
+                self.say(KAFKA, parts.describe_cut(self._broker.cut_off))
             self.addresses = replace(self.addresses, kafka=self._broker.address)
         self.token = self.settings.token or secrets.token_urlsafe(32)
         self.home.write_profile(
@@ -198,6 +199,7 @@ class Supervisor:
                 }
             )
         environment = parts.inherited(name, os.environ) | environment
+        self._log_begins[name] = logfile.size(self._log(name))
         child = await Child.spawn(argv, environment, self._log(name))
         self._groups.add(child.pid)
         self._children[name] = child
@@ -219,13 +221,15 @@ class Supervisor:
             task.cancel()
         if child.process.returncode is None and not ready.result():
             child.kill_group()
-        return None if child.process.returncode is not None else {"address": self.addresses.kafka}
+        if child.process.returncode is not None:
+            return None
+        return {"address": self.addresses.kafka, "cut_off": self._broker.cut_off}
 
     # ── keep running ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _keep(self, name: str) -> None:
         """Run one part again and again until the system stops."""
-        state, deaths = self.state.parts[name], Deaths()
+        state, deaths, lasting = self.state.parts[name], Deaths(), False
         if name == "dispatcher":  # two dispatchers of one site would run each task twice
             await self._alone.wait()
         while not self.stopping.is_set():
@@ -235,8 +239,9 @@ class Supervisor:
             ready_for: float | None = None
             code: int | None = None
             try:
-                ready_for, code = await self._live(name)
-                reason = self._reason(name) if code not in parts.STOPPED else ""
+                ready_for, code = await self._live(name, parts.DOUBT if lasting else 0.0)
+                lasting = code == parts.LASTING
+                reason = await asyncio.to_thread(self._reason, name, code) if code not in parts.STOPPED else ""
             except Exception as error:  # the machine does not let us: no process, no descriptor, no room for its log
                 reason = refusal(error) or f"{type(error).__name__}: {error}"
             if self.stopping.is_set():
@@ -265,18 +270,25 @@ class Supervisor:
             await self._sleep(delay)
         self._upkeep.write(name, state="stopped", pids=[])
 
-    async def _live(self, name: str) -> tuple[float | None, int]:
-        """Run a part once; return for how many seconds it was ready (None: never) and its exit code."""
+    async def _live(self, name: str, doubt: float) -> tuple[float | None, int]:
+        """Run a part once; return for how many seconds it was ready (None: never) and its exit code.
+
+        Args:
+            doubt: s for which it must be ready before it counts as up.
+        """
         state, began = self.state.parts[name], time.monotonic()
         child = await self._spawn(name)
         try:
             self._upkeep.write(name, state="failed" if state.state == "failed" else "starting", pids=[child.pid])
             info, since = await self._wait_ready(name, child), time.monotonic()
-            if info is not None and not self.stopping.is_set():
+            ended = asyncio.create_task(child.wait())
+            if info is not None and doubt:
+                await asyncio.wait({ended}, timeout=doubt)
+            if info is not None and not ended.done() and not self.stopping.is_set():
                 self._upkeep.write(name, state="up", info=info, reason="")
                 again = "again " if state.restarts else ""
                 self.say(name, f"up {again}after {since - began:.1f} s{_where(info)}")
-            code = await child.wait()
+            code = await ended
             return None if info is None else time.monotonic() - since, code
         finally:
             child.kill_group()
@@ -284,8 +296,8 @@ class Supervisor:
 
     def _give_up(self, name: str, code: int | None, reason: str) -> None:
         how = "" if code is None else f" ({parts.describe_exit(code)})"
-        if name == KAFKA and self._broker is not None and code is not None:
-            self._failure = KafkaStartError(self._broker.diagnose(self._log_end(name), code))
+        if name == KAFKA and code is not None:
+            self._failure = KafkaStartError(reason)
         else:
             self._failure = PartFailed(
                 f"{name} does not start{how}: {reason or 'it said nothing'}\nIts log: {self._log(name)}"
@@ -319,16 +331,12 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
 
-    def _reason(self, name: str) -> str:
-        return "" if name == KAFKA else parts.last_message(self._log_end(name).splitlines())
-
-    def _log_end(self, name: str) -> str:
-        try:
-            with self._log(name).open("rb") as log:
-                log.seek(max(0, self._log(name).stat().st_size - LOG_END))
-                return log.read().decode(errors="replace")
-        except OSError:
-            return ""
+    def _reason(self, name: str, code: int) -> str:
+        """Return why a part ended, as its log tells it; what Kafka's next start can repair is marked for it."""
+        said = logfile.end(self._log(name), self._log_begins.get(name, 0))
+        if name == KAFKA and self._broker is not None:
+            return self._broker.diagnose(said, code)
+        return parts.last_message(said.splitlines())
 
     # ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

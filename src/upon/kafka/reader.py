@@ -358,6 +358,6 @@ def damaged(partition: Any, offset: int, why: str) -> KafkaDamaged:
     topic, number = partition.topic, partition.partition
     return KafkaDamaged(
         f"topic {topic}, partition {number}: the record at offset {offset} cannot be read ({why}). Kafka's log is "
-        f"damaged there. Restore Kafka's data from a backup; or, to give up what this partition holds, stop Kafka, "
-        f"move its folder {topic}-{number} away and start again"
+        f"damaged there. Restore Kafka's data from a backup; or, to give up what this partition holds, stop Kafka "
+        f"(`upon down`), move its folder {topic}-{number} (of a home: in kafka/data) away and start again"
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.embedded.logfile import LogFile
+from upon.embedded.logfile import END, LogFile, end, size
 
 
 def written(path: Path) -> bytes:
@@ -87,3 +87,18 @@ def test_a_pipe_is_read_to_what_is_there_and_to_its_end(tmp_path: Path) -> None:
     assert not log.read(reading)
     assert (tmp_path / "x.log").read_bytes() == b"one\ntwo\n"
     os.close(reading)
+
+
+def test_the_end_of_a_log_is_that_of_the_last_start(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    assert (size(path), end(path, 0)) == (0, "")
+    path.write_text("the life before\n")
+    begin = size(path)
+    with path.open("a") as log:
+        log.write("died of this\n")
+    assert end(path, begin) == "died of this\n"
+    path.write_text("anew\n")
+    assert end(path, begin) == "anew\n"
+    path.write_text("x" * END + "last")
+    assert len(said := end(path, 0)) == END
+    assert said.endswith("xlast")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from upon.embedded.parts import (
     FIRST_DELAY,
     GIVE_UP,
+    LASTING,
     LONGEST_DELAY,
     ROOM,
     SAID_WHY,
@@ -42,6 +43,7 @@ def test_a_part_that_never_was_ready_is_given_up() -> None:
 def test_a_part_that_said_why_is_given_up_at_once_but_the_system_runs_without_sources() -> None:
     deaths = Deaths().died(None)
     assert deaths.after("service", SAID_WHY) == "give up"
+    assert deaths.after("service", LASTING) == "give up"
     assert deaths.after("sources", SAID_WHY) == "later"
 
 
@@ -50,6 +52,7 @@ def test_a_part_that_was_ready_once_is_never_given_up() -> None:
     for _ in range(20):
         deaths = deaths.died(None)
     assert deaths.after("service", SAID_WHY) == "again"
+    assert deaths.after("service", LASTING) == "later", "what does not pass by itself is tried now and then"
     assert deaths.delay == LONGEST_DELAY
 
 
@@ -70,6 +73,7 @@ def test_the_last_message_of_a_log_is_its_last_error() -> None:
         '{"level": "info", "event": "stopped"}',
     ]
     assert last_message(lines) == "no room"
+    assert last_message(['{"level": "error", "event": "damaged", "action": "stop"}', *lines]) == "damaged"
     assert last_message(["Traceback", "  File x", "ValueError: 3"]) == "ValueError: 3"
     assert last_message([]) == ""
 

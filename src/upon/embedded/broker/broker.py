@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from upon.embedded import leftover, ports
-from upon.embedded.broker import archive, diagnosis, jars, properties
+from upon.embedded.broker import archive, diagnosis, jars, properties, segments
 from upon.embedded.broker.folder import BrokerFolder, Identity, new_cluster, tail
 from upon.embedded.broker.java import Java, find_java
 from upon.errors import KafkaStartError
@@ -41,6 +41,9 @@ class Broker:
         folder: its folder, made if it is not there.
         port: where clients connect, on 127.0.0.1; None: that of the last start if it is free, else any free one.
         record: file for the names of all classes the broker loads, for a class archive; None: use the archive.
+
+    Attributes:
+        cut_off: partitions (TOPIC-NUMBER) that `prepare` found without their end, which is lost.
     """
 
     def __init__(self, folder: Path, *, port: int | None = None, record: Path | None = None) -> None:
@@ -52,6 +55,7 @@ class Broker:
         self._jars: list[Path] = []
         self._archive: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.cut_off: list[str] = []
 
     @property
     def address(self) -> str:
@@ -99,6 +103,9 @@ class Broker:
             ) from error
         if not self.folder.formatted:
             self._format()
+        elif found := segments.cut_off(self.folder.data):
+            segments.have_checked(self.folder.data)
+            self.cut_off = found
 
     def command(self) -> list[str]:
         """Return the command line that runs the broker in the foreground; prepare first.
