@@ -47,20 +47,26 @@ async def test_new_partitions_are_taken_up_while_reading(kafka: str, topics: Top
 
 async def test_a_topic_that_is_added_while_reading_begins_where_it_shall(kafka: str, topics: Topics) -> None:
     """Whoever reads meanwhile does not take it for new, and read it from its beginning."""
-    topic, read_on = topics.control("local"), asyncio.Event()
+    topic, asked, read_on = topics.control("local"), asyncio.Event(), asyncio.Event()
     await write(kafka, topic, b"0", b"1", b"2")
 
     async def start(reader: Reader, partitions: list[TopicPartition]) -> dict[TopicPartition, Position]:
-        if reader.positions:
-            await read_on.wait()
-        return dict.fromkeys(partitions, Position(2) if reader.positions else Position(0))
+        if partitions[0].topic != topic:
+            return dict.fromkeys(partitions, Position(0))
+        asked.set()
+        await read_on.wait()
+        return dict.fromkeys(partitions, Position(2))
 
-    async with reading(kafka, "test", [topics.sites], start=start) as reader:
+    async with reading(kafka, "test", [topics.deadletter], start=start) as reader:
         adding = asyncio.create_task(reader.add([topic]))
-        before = [await reader.next(0.3) for _ in range(6)]
+        async with asyncio.timeout(DEADLINE):
+            while not asked.is_set():
+                assert await reader.next(0.1) == []
+        for sign in (b"first", b"second"):  # who has read the second has asked for all that it reads since `asked`
+            await write(kafka, topics.deadletter, sign)
+            assert await read(reader, 1) == [sign]
         read_on.set()
         await adding
-        assert not any(before)
         assert await read(reader, 1) == [b"2"]
 
 
