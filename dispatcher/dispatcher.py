@@ -239,6 +239,11 @@ class Dispatcher:
                 yield _broke(manager)
             yield Heard(manager, message)
         yield from map(_broke, broken)
+        for manager in self.router.locked_out():
+            self.router.send(
+                manager, protocol.pack(protocol.Reject("its key was removed from the dispatcher's managers"))
+            )
+            yield ManagerGone(manager, "was locked out: its key was removed")
 
     def _taken_in(self) -> Iterator[Input]:
         """What came from Kafka."""

@@ -8,7 +8,7 @@
 
 Keys are 40 characters of Z85. On one machine both sides share the folder and whoever starts first makes the pairs.
 A manager elsewhere gets dispatcher.key copied to it, makes its own pair (`manager_keys`), and its public key is
-copied into managers/ here; taking it out again locks the manager out at its next connection.
+copied into managers/ here; taking it out again locks the manager out within a second.
 
 Not here: the ZAP handler that asks `allowed` (`upon.dispatcher.router`).
 """
@@ -16,7 +16,9 @@ Not here: the ZAP handler that asks `allowed` (`upon.dispatcher.router`).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from upon.errors import ConfigError
@@ -64,15 +66,39 @@ def dispatcher_public(curve: Path) -> bytes:
     return _read(public) if public.exists() else dispatcher_keys(curve).public
 
 
-def allowed(curve: Path) -> dict[bytes, str]:
-    """Return the public keys that may connect, each with its manager's name; damaged files are passed over."""
+def allowed(curve: Path, before: Mapping[bytes, str] = MappingProxyType({})) -> dict[bytes, str]:
+    """Return the public keys that may connect, each with its manager's name.
+
+    Damaged files are passed over. What cannot be read now (a file, or the folder) has not gone: its keys stay.
+
+    Args:
+        curve: the folder of the keys.
+        before: what was allowed until now.
+    """
     found: dict[bytes, str] = {}
-    for file in sorted((curve / "managers").glob("*.key")):
+    try:
+        names = sorted(name for name in os.listdir(curve / "managers") if name.endswith(".key") and name[0] != ".")
+    except OSError:
+        return dict(before)
+    for name in names:
+        file = curve / "managers" / name
         try:
-            found[_read(file)] = file.stem
+            found[_checked(file, file.read_bytes())] = file.stem
+        except FileNotFoundError:
+            continue
+        except OSError:
+            found |= {key: owner for key, owner in before.items() if owner == file.stem}
         except ConfigError:
             continue
     return found
+
+
+def changed(curve: Path) -> int:
+    """Return when a manager's key came or went, ns since the epoch; 0: there is no folder."""
+    try:
+        return (curve / "managers").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def curve_folder(endpoint: Path) -> Path:
@@ -120,9 +146,13 @@ def _private(file: Path, key: bytes) -> Path:
 
 def _read(file: Path) -> bytes:
     try:
-        key = file.read_bytes().strip()
+        return _checked(file, file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _checked(file: Path, text: bytes) -> bytes:
+    key = text.strip()
     if len(key) != KEY_LENGTH or not key.isascii():
         raise ConfigError(f"{file}: not a key of {KEY_LENGTH} characters; remove it, and a new pair is made")
     return key

@@ -1,6 +1,6 @@
 """What travels between a dispatcher (ROUTER) and its managers (DEALER): every wire frame, and nothing else.
 
-    a message    [header, body]       the ROUTER sees [identity, header, body]; identity = the manager's id, UTF-8
+    a message    [header, body]       a manager's: [id, header, body], its id in UTF-8 (`upon.dispatcher.router`)
     header       two bytes            protocol version, kind
     body         MessagePack array    the fields of the kind's struct, in their order
 
@@ -79,7 +79,7 @@ class Attempt(NamedTuple):
 class Ready(Frame, frozen=True):
     """A manager reports for work: at its start, and whenever a Beat says that it is not known."""
 
-    manager: str  # its id, new at every start of the process; also the identity of its socket
+    manager: str  # its id, new at every start of the process; also the first frame of what it says
     host: str
     pid: int
     workers: tuple[int, ...]  # process ids
@@ -286,7 +286,7 @@ def pack(message: FromManager | FromDispatcher) -> list[bytes]:
 
 
 def from_manager(frames: Sequence[bytes]) -> FromManager:
-    """Read what a manager sent (without the identity that the ROUTER put in front).
+    """Read what a manager sent (without its id, and the number that the ROUTER put in front).
 
     Raises:
         ProtocolError: it is of another version, of no kind known here, or damaged.

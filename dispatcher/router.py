@@ -2,10 +2,15 @@
 
     add_reader(socket, monitor, door) ──▶ wake()      then the loop calls
     broken() ──▶ managers whose connections have broken, receive() ──▶ (manager, frames)   until nothing is left
+    locked_out() ──▶ managers whose keys were removed
     send(manager, frames) ──▶ False: there is no such peer
 
-A connection that breaks is known at once: the monitor names its file descriptor, and each message says through
-which descriptor it came. zmq.asyncio is not used: it costs a future per message.
+Whose connection it is: ZeroMQ numbers the connections itself, and no peer can choose a number that another one has. A
+manager's id is the first frame of what it says, and belongs to the key that said it first: another key that names it is
+not heard, and gets nothing that is meant for it. A key whose file goes is not heard any more, connected or not.
+
+A connection that breaks is known at once: the monitor names its file descriptor, and the first message of each
+connection says through which descriptor it came. zmq.asyncio is not used: it costs a future per message.
 
 The trap: ZeroMQ's descriptor is edge-triggered. It becomes readable once, so everything must be read each time;
 and a send may swallow the signal, so after sends `pending` must be asked. The loop does both.
@@ -25,7 +30,7 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from upon.dispatcher.keys import KeyPair, allowed
+from upon.dispatcher.keys import KeyPair, allowed, changed
 from upon.errors import ConfigError
 from upon.logs import get_logger
 from upon.machine import raise_descriptor_limit
@@ -39,8 +44,12 @@ MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes: a peer that sends a longer frame is disconnected."""
 HANDSHAKE = 3.0
 """Seconds that a connection has to show its key; who connects and says nothing holds a descriptor so long."""
-KEYS_AFTER = 0.5
-"""Seconds between two readings of the folder of keys, for a key that is not among them."""
+KEYS_EVERY = 0.5
+"""Seconds between two looks at the folder of keys, and at most so often for a key that is not among them."""
+RACY = 2_000_000_000
+"""Nanoseconds for which a folder that was just changed is read again: its time is not exact."""
+OWNERS = 10_000
+"""Managers, gone ones included, of which is remembered whose key is theirs."""
 LISTEN = 0.005
 """Seconds of reading before the loop does its other work."""
 
@@ -50,6 +59,16 @@ class Gone:
     """The connection of this manager broke."""
 
     manager: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One connection that has spoken."""
+
+    number: bytes  # ZeroMQ's
+    manager: str
+    key: bytes  # public, Z85
+    descriptor: int
 
 
 Message = tuple[str, list[bytes]]
@@ -93,8 +112,9 @@ class Router:
     """
 
     def __init__(self, address: str, keys: KeyPair, curve: Path, wake: Callable[[], None]) -> None:
-        self._curve, self._allowed = curve, allowed(curve)
-        self._keys_read, self._refusals = float("-inf"), Refusals()
+        self._curve, self._allowed, self._keys_seen = curve, allowed(curve), changed(curve)
+        self._keys_read, self._refusals, self._takeovers = float("-inf"), Refusals(), Refusals()
+        self._wake = wake
         raise_descriptor_limit(DESCRIPTORS)  # for connections without a key, which hold one for a moment
         self._context = zmq.Context()
         self._door = self._context.socket(zmq.REP)
@@ -104,7 +124,7 @@ class Router:
         self._socket.set(zmq.CURVE_SECRETKEY, keys.secret)
         self._socket.set(zmq.ZAP_DOMAIN, b"upon")
         self._socket.set(zmq.ROUTER_MANDATORY, 1)  # a send to nobody says so
-        self._socket.set(zmq.ROUTER_HANDOVER, 1)  # a manager that reconnects takes its old place
+        self._socket.set(zmq.ROUTER_HANDOVER, 0)  # nobody takes the place of another connection
         self._socket.set(zmq.SNDHWM, 0)  # credits bound what is sent; dropping would lose tasks
         self._socket.set(zmq.RCVHWM, 0)
         self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE)
@@ -120,12 +140,18 @@ class Router:
                 "set UPON_DISPATCHER to a free tcp://HOST:PORT, or leave it empty for any free port"
             ) from error
         self.address = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\x00")
-        self._by_fd: dict[int, str] = {}
+        self._peers: dict[bytes, Peer] = {}  # number → connection, until it breaks
+        self._current: dict[str, Peer] = {}  # manager → its newest connection
+        self._by_fd: dict[int, Peer] = {}
+        self._reused: dict[int, int] = {}  # descriptor → breaks to come that are those of earlier connections
+        self._owners: dict[str, bytes] = {}  # manager → key
+        self._locked_out: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._door.FD, self._admit)
         for socket in (self._socket, self._monitor):
             self._loop.add_reader(socket.FD, wake)
         self._admit()
+        self._looking = self._loop.call_later(KEYS_EVERY, self._look)
 
     def receive(self) -> Iterator[Message | Gone]:
         """Yield what was said, for `LISTEN` s at most; `pending` tells whether there is more.
@@ -139,22 +165,65 @@ class Router:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            manager = frames[0].bytes.decode(errors="replace")
-            descriptor = int(frames[-1].get(zmq.SRCFD))
-            if self._by_fd.get(descriptor) != manager:
-                yield from self._arrived(manager, descriptor)
-            yield manager, [frame.bytes for frame in frames[1:]]
+            if len(frames) < 2:
+                continue  # no manager says that
+            peer = self._peers.get(frames[0].bytes)
+            if peer is None:
+                peer = self._peer(frames)
+                yield from self._arrived(peer)
+            if self._may_speak(peer, frames[1].bytes):
+                yield peer.manager, [frame.bytes for frame in frames[2:]]
             if time.monotonic() > until:
                 break
 
-    def _arrived(self, manager: str, descriptor: int) -> Iterator[Gone]:
-        """A manager speaks through a connection that is new to us: the one it had, if any, is gone."""
-        before = [known for known, who in self._by_fd.items() if who == manager]
-        for known in before:
-            del self._by_fd[known]
-        self._by_fd[descriptor] = manager
-        if before:
-            yield Gone(manager)
+    @staticmethod
+    def _peer(frames: list[zmq.Frame]) -> Peer:
+        number, manager, last = frames[0].bytes, frames[1].bytes, frames[-1]
+        key = str(last.get("User-Id")).encode()
+        return Peer(number, manager.decode(errors="replace"), key, int(last.get(zmq.SRCFD)))
+
+    def _arrived(self, peer: Peer) -> Iterator[Gone]:
+        """A connection speaks for the first time: the one that its manager had, if any, is gone."""
+        self._peers[peer.number] = peer
+        if (earlier := self._by_fd.get(peer.descriptor)) is not None:  # its break is not heard of yet
+            self._reused[peer.descriptor] = self._reused.get(peer.descriptor, 0) + 1
+            if self._forget(earlier):
+                yield Gone(earlier.manager)
+        self._by_fd[peer.descriptor] = peer
+        owner = self._owners.setdefault(peer.manager, peer.key)
+        if owner != peer.key:
+            if (count := self._takeovers.count(time.monotonic())) is not None:
+                log.warning(
+                    f"a connection that calls itself manager {peer.manager} is not heard: that one has another key",
+                    action="refuse",
+                    manager=peer.manager,
+                    key=self._allowed.get(peer.key),
+                    owner=self._allowed.get(owner),
+                    refused=count,
+                )
+            return
+        if len(self._owners) > OWNERS:
+            gone = next((manager for manager in self._owners if manager not in self._current), peer.manager)
+            del self._owners[gone]
+        if peer.manager in self._current:
+            yield Gone(peer.manager)
+        self._current[peer.manager] = peer
+
+    def _may_speak(self, peer: Peer, manager: bytes) -> bool:
+        """Whether a message counts: of a manager's newest connection, in its own name, with a key that is there."""
+        return (
+            self._current.get(peer.manager) is peer
+            and peer.key in self._allowed
+            and manager.decode(errors="replace") == peer.manager
+        )
+
+    def _forget(self, peer: Peer) -> bool:
+        """A connection is no more; tell whether its manager had no other."""
+        self._peers.pop(peer.number, None)
+        if self._current.get(peer.manager) is not peer:
+            return False
+        del self._current[peer.manager]
+        return True
 
     def broken(self) -> Iterator[str]:
         """Yield the managers whose connections have broken since this was asked last."""
@@ -163,14 +232,30 @@ class Router:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            manager = self._by_fd.pop(int(event["value"]), None)
-            if manager is not None:
-                yield manager
+            descriptor = int(event["value"])
+            if left := self._reused.pop(descriptor, 0):
+                if left > 1:
+                    self._reused[descriptor] = left - 1
+                continue
+            peer = self._by_fd.pop(descriptor, None)
+            if peer is not None and self._forget(peer):
+                yield peer.manager
+
+    def locked_out(self) -> list[str]:
+        """Return the managers whose keys were removed since this was asked last.
+
+        They are not heard any more, and can be told why.
+        """
+        gone, self._locked_out = self._locked_out, []
+        return gone
 
     def send(self, manager: str, frames: list[bytes]) -> bool:
         """Send to a manager; False if there is no connection to it."""
+        peer = self._current.get(manager)
+        if peer is None:
+            return False
         try:
-            self._socket.send_multipart([manager.encode(), *frames], zmq.NOBLOCK, copy=False)
+            self._socket.send_multipart([peer.number, *frames], zmq.NOBLOCK, copy=False)
         except (zmq.Again, zmq.ZMQError) as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -188,10 +273,10 @@ class Router:
             version, sequence, _domain, address, _identity, mechanism, *credentials = request
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and credentials else b""
             now = time.monotonic()
-            if key and key not in self._allowed and now - self._keys_read >= KEYS_AFTER:
-                self._allowed, self._keys_read = allowed(self._curve), now  # it may have been added since
-            name = self._allowed.get(key)
-            if name is None:
+            if key and key not in self._allowed and now - self._keys_read >= KEYS_EVERY:
+                self._keys_read = now
+                self._read_keys()  # it may have been added since
+            if key not in self._allowed:
                 if (count := self._refusals.count(now)) is not None:
                     log.warning(
                         "a connection was refused: its key is not among the managers' keys",
@@ -202,11 +287,28 @@ class Router:
                     )
                 answer = [b"400", b"key not allowed", b""]
             else:
-                answer = [b"200", b"OK", name.encode()]
+                answer = [b"200", b"OK", key]  # comes back as User-Id with each message
             self._door.send_multipart([version, sequence, *answer, b""])
+
+    def _look(self) -> None:
+        """See whether a key was removed."""
+        self._looking = self._loop.call_later(KEYS_EVERY, self._look)
+        seen = changed(self._curve)
+        if seen != self._keys_seen or seen > time.time_ns() - RACY:  # the same time may be that of two changes
+            self._keys_seen = seen
+            self._read_keys()
+
+    def _read_keys(self) -> None:
+        before, self._allowed = self._allowed, allowed(self._curve, self._allowed)
+        removed = before.keys() - self._allowed.keys()
+        if removed:
+            log.info("keys of managers were removed", action="lock_out", keys=sorted(before[key] for key in removed))
+            self._locked_out += [peer.manager for peer in self._current.values() if peer.key in removed]
+            self._wake()
 
     def close(self) -> None:
         """Say what is still to be said (up to 0.2 s) and close."""
+        self._looking.cancel()
         for socket in (self._door, self._socket, self._monitor):
             self._loop.remove_reader(socket.FD)
         self._socket.disable_monitor()

@@ -64,12 +64,11 @@ class Link:
         received: Callable[[FromDispatcher], None],
     ) -> None:
         self._connected, self._received, self._curve, self._address = connected, received, curve, address
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._identity = asyncio.get_running_loop(), identity.encode()
         keys = manager_keys(curve)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         for option, value in (
-            (zmq.ROUTING_ID, identity.encode()),
             (zmq.CURVE_SERVERKEY, dispatcher_public(curve)),
             (zmq.CURVE_PUBLICKEY, keys.public),
             (zmq.CURVE_SECRETKEY, keys.secret),
@@ -100,7 +99,7 @@ class Link:
     def send(self, message: FromManager) -> bool:
         """Send a message; False if there is no connection."""
         try:
-            self._socket.send_multipart(pack(message), zmq.NOBLOCK)
+            self._socket.send_multipart([self._identity, *pack(message)], zmq.NOBLOCK)
         except zmq.Again:
             return False
         finally:

@@ -98,7 +98,6 @@ class HandDriven:
         self.stored: set[str] = set()
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
-        self.socket.set(zmq.IDENTITY, id.encode())
         self.socket.set(zmq.CURVE_SERVERKEY, dispatcher_public(curve))
         self.socket.set(zmq.CURVE_PUBLICKEY, keys.public)
         self.socket.set(zmq.CURVE_SECRETKEY, keys.secret)
@@ -108,7 +107,7 @@ class HandDriven:
         self.say(protocol.Ready(self.id, "h", 1, (2,), self.slots, "3.11", **more))
 
     def say(self, message: protocol.FromManager) -> None:
-        self.socket.send_multipart(protocol.pack(message))
+        self.socket.send_multipart([self.id.encode(), *protocol.pack(message)])
 
     def ended(self, task: protocol.Assignment, payload: bytes = b"m\x01", **more: Any) -> None:
         now = time.time_ns()

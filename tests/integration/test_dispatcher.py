@@ -180,11 +180,32 @@ async def test_a_stranger_is_not_let_in(f: Fabric, tmp_path: Path) -> None:
         friend.close()
 
 
+async def test_a_manager_whose_key_is_removed_is_given_up_while_it_is_connected(f: Fabric) -> None:
+    curve = curve_folder(f.settings.places.endpoint("local"))
+    manager_keys(curve, "beamline")
+    async with dispatcher(f.settings) as address:
+        first = HandDriven(f.settings, address, "m1", slots=1, key="beamline")
+        first.ready()
+        await f.invoke("a")
+        await first.tasks()
+        (curve / "managers" / "beamline.key").unlink()
+        assert "its key was removed" in (await first.hear(protocol.Reject)).reason
+        second = HandDriven(f.settings, address, "m2")
+        second.ready()
+        (task,) = await second.tasks()
+        assert (task.id, task.attempt) == ("a", 2)
+        first.ended(task, b"m\x02")
+        second.ended(task)
+        assert (await f.result("a")).worker == "m2"
+        first.close()
+        second.close()
+
+
 async def test_another_protocol_version_is_rejected_with_the_reason(f: Fabric) -> None:
     async with dispatcher(f.settings) as address:
         manager = HandDriven(f.settings, address)
         header, body = protocol.pack(protocol.Heartbeat(0))
-        manager.socket.send_multipart([bytes((9, header[1])), body])
+        manager.socket.send_multipart([b"m1", bytes((9, header[1])), body])
         assert "protocol version 9" in (await manager.hear(protocol.Reject)).reason
         manager.close()
 

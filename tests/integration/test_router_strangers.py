@@ -1,4 +1,4 @@
-"""The dispatcher's port without keys: whatever comes, work goes on, and nothing of it stays."""
+"""The dispatcher's port: without a key nothing stays, and a key opens no place but its own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import zmq
 
 from upon.dispatcher import router as module
-from upon.dispatcher.keys import dispatcher_keys, manager_keys
+from upon.dispatcher.keys import allowed, dispatcher_keys, manager_keys
 from upon.dispatcher.router import Router
 
 GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0"
@@ -24,7 +25,8 @@ PATIENCE = 30.0
 @pytest.fixture
 async def router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Router]:
     monkeypatch.setattr(module, "HANDSHAKE", 1.0)
-    manager_keys(tmp_path)
+    for name in ("manager", "a", "b", "c"):
+        manager_keys(tmp_path, name)
     wake = asyncio.Event()
     opened = Router("", dispatcher_keys(tmp_path), tmp_path, wake.set)
 
@@ -59,12 +61,11 @@ def round_trip(address: str, curve: Path) -> bytes:
     keys = manager_keys(curve)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.ROUTING_ID, b"manager")
         dealer.setsockopt(zmq.CURVE_SERVERKEY, dispatcher_keys(curve).public)
         dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
         dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
         dealer.connect(address)
-        dealer.send(b"hello")
+        dealer.send_multipart([b"manager", b"hello"])
         assert dealer.poll(int(PATIENCE * 1000)), "no answer"
         return bytes(dealer.recv())
 
@@ -91,4 +92,87 @@ async def test_garbage_half_handshakes_and_silence(router: Router, tmp_path: Pat
             await asyncio.sleep(0.02)
     for end in strangers:
         end.close()
-    assert set(router._by_fd.values()) <= {"manager"}
+    assert {peer.manager for peer in router._by_fd.values()} <= {"manager"}
+
+
+@contextmanager
+def dealer(address: str, curve: Path, key: str) -> Iterator[zmq.Socket[bytes]]:
+    """A socket with a key of its own."""
+    keys = manager_keys(curve, key)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as end:
+        end.setsockopt(zmq.LINGER, 0)
+        end.setsockopt(zmq.CURVE_SERVERKEY, dispatcher_keys(curve).public)
+        end.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        end.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        end.connect(address)
+        yield end
+
+
+async def heard(end: zmq.Socket[bytes], *frames: bytes) -> list[bytes]:
+    """Say something; return the answer."""
+    end.send_multipart(list(frames))
+    assert await asyncio.to_thread(end.poll, int(PATIENCE * 1000)), "no answer"
+    return end.recv_multipart()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_an_id_belongs_to_the_key_that_had_it_first(
+    router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = ""
+
+    def said() -> str:
+        nonlocal printed
+        printed += capsys.readouterr().out
+        return printed
+
+    with dealer(router.address, tmp_path, "b") as other:
+        with dealer(router.address, tmp_path, "a") as one:
+            assert await heard(one, b"m1", b"mine") == [b"mine"]
+            for _ in range(3):
+                other.send_multipart([b"m1", b"stolen"])
+            await until(lambda: "another key" in said())
+            assert await heard(one, b"m1", b"still mine") == [b"still mine"]
+            assert router.send("m1", [b"for m1"])
+            assert await asyncio.to_thread(one.poll, int(PATIENCE * 1000))
+            assert one.recv_multipart() == [b"for m1"]
+        await until(lambda: list(router.broken()))
+        other.send_multipart([b"m1", b"stolen after its end"])
+        with dealer(router.address, tmp_path, "c") as third, dealer(router.address, tmp_path, "a") as again:
+            assert await heard(again, b"m1", b"back") == [b"back"]
+            assert await heard(third, b"m3", b"hello") == [b"hello"]
+            third.send_multipart([b"m1", b"in another's name"])
+            assert await heard(third, b"m3", b"its own") == [b"its own"]
+            assert not again.poll(0)
+        assert not other.poll(0), "it has got what was for another"
+    assert said().count("another key") == 1, "a line a minute"
+
+
+async def test_a_manager_is_locked_out_while_it_is_connected(router: Router, tmp_path: Path) -> None:
+    with dealer(router.address, tmp_path, "a") as one, dealer(router.address, tmp_path, "b") as other:
+        assert await heard(one, b"m1", b"1") == [b"1"]
+        assert await heard(other, b"m2", b"2") == [b"2"]
+        (tmp_path / "managers" / "a.key").unlink()
+        await until(lambda: router._locked_out)
+        assert router.locked_out() == ["m1"]
+        one.send_multipart([b"m1", b"on"])
+        assert await heard(other, b"m2", b"on") == [b"on"]
+        assert not one.poll(0)
+
+
+def test_keys_that_cannot_be_read_now_have_not_gone(tmp_path: Path) -> None:
+    keys = manager_keys(tmp_path, "a")
+    before = allowed(tmp_path)
+    assert before == {keys.public: "a"}
+    (tmp_path / "managers").rename(tmp_path / "away")
+    assert allowed(tmp_path, before) == before
+    (tmp_path / "managers").mkdir()
+    (tmp_path / "managers" / "a.key").mkdir()  # reading it is an error
+    assert allowed(tmp_path, before) == before
+    (tmp_path / "managers" / "a.key").rmdir()
+    assert allowed(tmp_path, before) == {}
