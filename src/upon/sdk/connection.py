@@ -4,7 +4,8 @@
     user's thread ◀── Future ◀── results thread ◀── results ◀── frames ◀──────────────┘
 
 Guarantees: the service or Kafka may restart and nothing is lost or run twice (`ledger`); whoever submits more than
-`MAX_BYTES` ahead of the service waits; whatever is queued leaves in one frame, and nothing waits for company.
+`MAX_BYTES` ahead of the service waits; whatever is queued leaves in one frame, as soon as less than two submits are
+under way.
 A loss is healed quietly for `patience` seconds, then all waiters fail with ServiceUnavailable.
 Not here: what frames mean (`ledger`, `upon.api`), how to connect (`dialing`), unpickling and callbacks (`delivery`).
 """
@@ -120,7 +121,8 @@ class Connection:
                 raise self._ended
             self._taken_bytes += size(invocation)
             self._intake.append((invocation, code, waiter))
-        self._wake()
+        if not self._waking:
+            self._wake()
 
     def _wait_for_room(self) -> None:
         if self._delivery.is_here:
@@ -206,9 +208,8 @@ class Connection:
         return self._pid == os.getpid()
 
     def _wake(self) -> None:
-        if not self._waking:
-            self._waking = True
-            self._background.post(self._woken)
+        self._waking = True
+        self._background.post(self._woken)
 
     # ── in the I/O thread ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,13 +226,16 @@ class Connection:
             raise
 
     def _woken(self) -> None:
-        self._waking = False
         self._take_in()
         self._something.set()
 
     def _take_in(self) -> None:
-        """Move what the users' threads posted into the ledger, in order; cancellations in a row together."""
+        """Move what the users' threads posted into the ledger, in order; cancellations in a row together.
+
+        While no submit may leave, none wakes this thread: the answer that it waits for will.
+        """
         intake, ledger, cancelled = self._intake, self._ledger, list[str]()
+        self._waking = ledger.is_full and not self._closing
         while intake:
             post = intake.popleft()
             if isinstance(post, str):
@@ -305,6 +309,7 @@ class Connection:
         while True:
             await self._something.wait()
             self._something.clear()
+            self._take_in()
             while (frame := self._ledger.next_frame()) is not None:
                 await socket.send_bytes(encode_frame(frame))
 
@@ -328,6 +333,7 @@ class Connection:
                 self._something.set()
             case Refused():
                 self._refused(frame)
+                self._something.set()
             case _:
                 if self._on_pushed is not None:
                     self._on_pushed(frame)

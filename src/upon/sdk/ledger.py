@@ -6,7 +6,7 @@
                             (spare alike, but who has been sent waits on for what the site says)
 
 Pure: frames go out and come in as values; the loops in `connection` move them. Not safe for several threads.
-Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
+At most `WINDOW` Submits are under way. Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
 with the same ids, so nothing is lost and nothing runs twice; each invocation leaves in exactly one way: a result,
 a refusal, a cancellation or `abandon`.
 """
@@ -29,6 +29,9 @@ OVERHEAD = 256
 """Bytes: about what an invocation takes on the wire beside its payload."""
 MAX_INVOCATIONS = 2000
 """The most invocations of one Submit: the service works on the first while we pack the next."""
+WINDOW = 2
+"""Submits under way at once. What comes meanwhile shares the next one: at the service it would wait for Kafka's answer
+to what came before all the same, and frames of a few invocations each cost both sides more than what is in them."""
 MAX_IDS = 20_000
 """The most ids of one Attach or CancelTasks (0.8 MB)."""
 RENEW = 3600.0
@@ -81,6 +84,7 @@ class Ledger(Generic[W]):
     _queue: deque[Invocation] = field(default_factory=deque)
     _frames: deque[FromClient] = field(default_factory=deque)  # to be sent before the queue
     _unacknowledged: dict[int, FromClient] = field(default_factory=dict)
+    _submits_under_way: int = 0  # of those
     _later: list[FromClient] = field(default_factory=list)  # refused for a reason that passes
 
     # ── what the user asks ────────────────────────────────────────────────────────────────────────────────────────
@@ -136,14 +140,15 @@ class Ledger(Generic[W]):
     # ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_frame(self) -> FromClient | None:
-        """Return what to send next, None if there is nothing. It stays here until it is acknowledged."""
+        """Return what to send next, None if there is nothing now. It stays here until it is acknowledged."""
         if self._frames:
             frame = self._frames.popleft()
-        elif self._queue:
+        elif self._queue and not self.is_full:
             frame = Submit(request=self._next(), site=self.site, group=self.group, invocations=self._take())
         else:
             return None
         self._unacknowledged[frame.request] = frame
+        self._submits_under_way += isinstance(frame, Submit)
         return frame
 
     def _take(self) -> tuple[Invocation, ...]:
@@ -165,6 +170,7 @@ class Ledger(Generic[W]):
         frames = (*self._later, *self._unacknowledged.values(), *self._frames)
         self._later.clear()
         self._unacknowledged.clear()
+        self._submits_under_way = 0
         self._frames.clear()
         if self.group:
             unsent = {one.id for one in self._unsent()}
@@ -181,7 +187,7 @@ class Ledger(Generic[W]):
 
     def done(self, request: int) -> FromClient | None:
         """Take in an acknowledgement; return what is acknowledged, None if it was before."""
-        frame = self._unacknowledged.pop(request, None)
+        frame = self._answered(request)
         match frame:
             case Submit():
                 self.freed += sum(map(size, frame.invocations))
@@ -196,7 +202,7 @@ class Ledger(Generic[W]):
         Either its reason passes and `retry` will send the frame again; or it is about one of several invocations, which
         are sent again one by one, so that nobody fails for another; or its waiters fail.
         """
-        frame = self._unacknowledged.pop(request, None)
+        frame = self._answered(request)
         if frame is None:
             return Refusal()
         if problem.error in TRY_AGAIN:
@@ -250,10 +256,21 @@ class Ledger(Generic[W]):
         self._queue.clear()
         self._frames.clear()
         self._unacknowledged.clear()
+        self._submits_under_way = 0
         self._later.clear()
         return waiters
 
+    def _answered(self, request: int) -> FromClient | None:
+        frame = self._unacknowledged.pop(request, None)
+        self._submits_under_way -= isinstance(frame, Submit)
+        return frame
+
     # ── what there is ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further Submit leaves before one that is under way is answered."""
+        return self._submits_under_way >= WINDOW
 
     @property
     def is_accepted(self) -> bool:

@@ -28,6 +28,15 @@ def drain(found: Ledger[str]) -> list[api.FromClient]:
     return list(iter(found.next_frame, None))
 
 
+def drain_answered(found: Ledger[str]) -> list[api.FromClient]:
+    """Return what leaves when each frame is acknowledged before the next."""
+    frames = []
+    while (frame := found.next_frame()) is not None:
+        frames.append(frame)
+        found.done(frame.request)
+    return frames
+
+
 def acknowledge(found: Ledger[str], frames: list[api.FromClient]) -> None:
     for frame in frames:
         found.done(frame.request)
@@ -58,10 +67,27 @@ def test_frames_are_bounded_in_bytes_and_number() -> None:
     for n in range(4):
         found.submit(invocation(f"big{n}", payload=bytes(COALESCE_BYTES // 2)), CODES["a"], "w")
     found.submit(invocation("huge", payload=bytes(3 * COALESCE_BYTES)), CODES["a"], "w")
-    assert [len(f.invocations) for f in drain(found) if isinstance(f, api.Submit)] == [2, 1, 1, 1, 1]
+    assert [len(f.invocations) for f in drain_answered(found) if isinstance(f, api.Submit)] == [2, 1, 1, 1, 1]
     for n in range(MAX_INVOCATIONS + 1):
         found.submit(invocation(f"small{n}"), CODES["a"], "w")
-    assert [len(f.invocations) for f in drain(found) if isinstance(f, api.Submit)] == [MAX_INVOCATIONS, 1]
+    assert [len(f.invocations) for f in drain_answered(found) if isinstance(f, api.Submit)] == [MAX_INVOCATIONS, 1]
+
+
+def test_what_comes_while_two_submits_are_under_way_shares_the_next() -> None:
+    found = ledger("0")
+    acknowledge(found, drain(found))
+    acknowledge(found, drain(found))
+    under_way = []
+    for id in "12345":
+        found.submit(invocation(id), CODES["a"], "w")
+        under_way += drain(found)
+    assert [[one.id for one in f.invocations] for f in under_way if isinstance(f, api.Submit)] == [["1"], ["2"]]
+    found.cancel(["1"])
+    assert [type(f) for f in drain(found)] == [api.CancelTasks], "nothing else waits"
+    acknowledge(found, under_way[:1])
+    (rest,) = drain(found)
+    assert isinstance(rest, api.Submit)
+    assert [one.id for one in rest.invocations] == ["3", "4", "5"]
 
 
 def test_cancelling_what_was_not_sent_sends_nothing() -> None:
