@@ -25,7 +25,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from upon import api
 from upon.errors import InputError, ServiceError, UponError
 from upon.logs import get_logger
-from upon.messages import COALESCE_BYTES, Result
+from upon.messages import COALESCE_BYTES
+from upon.msgpack_arrays import Elements, array
 from upon.service.context import Service
 from upon.service.store.queries import MAX_IDS, ended_sizes, get_results, running
 
@@ -62,7 +63,7 @@ class Connection:
         self._arrived, self._taken = asyncio.Event(), asyncio.Event()
         self._answers: deque[bytes] = deque()
         self._answers_bytes = 0
-        self._results: deque[Result] = deque()
+        self._results: deque[Elements] = deque()
         self._results_bytes = 0
         self._begun: list[str] = []
         self._sightings: deque[bytes] = deque()
@@ -103,12 +104,12 @@ class Connection:
 
     # ── what the hub and the watch give ───────────────────────────────────────────────────────────────────────────
 
-    def push(self, results: Sequence[Result]) -> None:
+    def push(self, results: Elements) -> None:
         """Queue results; a client that has not read `MAX_OUTGOING` bytes is disconnected."""
         if self._closing:
             return
-        self._results.extend(results)
-        self._results_bytes += sum(map(_size, results))
+        self._results.append(results)
+        self._results_bytes += len(results.body)
         self._outgoing.set()
         if self._results_bytes > MAX_OUTGOING:
             self._closing = True
@@ -239,7 +240,8 @@ class Connection:
                 while self._results_bytes > REPLAY_BYTES:
                     self._sent.clear()
                     await self._sent.wait()
-                self.push(await self._service.store.read(get_results, part))
+                found = await self._service.store.read(get_results, part)
+                self.push(Elements(len(found), b"".join(found)))
         return missing
 
     # ── answers → socket ──────────────────────────────────────────────────────────────────────────────────────────
@@ -283,14 +285,14 @@ class Connection:
             self._answers_bytes -= len(data)
             return data
         if self._results or self._begun:
-            some: list[Result] = []
+            some: list[Elements] = []
             size = 0
-            while self._results and (not some or size + _size(self._results[0]) <= COALESCE_BYTES):
+            while self._results and (not some or size + len(self._results[0].body) <= COALESCE_BYTES):
                 some.append(self._results.popleft())
-                size += _size(some[-1])
+                size += len(some[-1].body)
             self._results_bytes -= size
             begun, self._begun = tuple(self._begun), []
-            return api.encode_frame(api.Results(results=tuple(some), started=begun))
+            return api.encode_frame(api.ResultsAsTheyStand(results=msgspec.Raw(array(some)), started=begun))
         if self._sightings:
             data = self._sightings.popleft()
             self._sightings_bytes -= len(data)
@@ -314,7 +316,3 @@ class Connection:
         log.error("a connection failed", action="stream", exc_info=error)
         self._closing = True
         self._spawn(self._abort("the service failed; attach again"))
-
-
-def _size(result: Result) -> int:
-    return len(result.payload) + len(result.stdout) + len(result.preview) + 300

@@ -80,8 +80,8 @@ class Projector:
         self._next: Positions = {}  # of what was read
         self._sites: set[str] = set()
         self._begun = False
-        self.listeners: list[Callable[[list[str]], None]] = []
-        """Called in the event loop with the ids of the tasks that changed, once they are in the store."""
+        self.listeners: list[Callable[[Changes], None]] = []
+        """Called in the event loop with what changed, once it is in the store."""
 
     async def run(self, sites: set[str], started: asyncio.Event) -> None:
         """Project until cancelled; `started` is set once the partitions are known.
@@ -295,9 +295,8 @@ class Projector:
         for waiter, wanted in list(self._reached.items()):
             if not waiter.done() and self._has(wanted):
                 waiter.set_result(None)
-        if self.listeners and (ids := changes.ids()):
-            for listener in self.listeners:
-                listener(ids)
+        for listener in self.listeners:
+            listener(changes)
 
     async def _bury(self, bad: Bad) -> None:
         """Put a record that is no result into the dead letters. Invocations are the dispatcher's to bury.

@@ -4,6 +4,9 @@ The push does not wait for the database, and the database does not wait for the 
 A client attaches (it is subscribed from that moment), then gets what of its unfinished tasks is done already from
 the store, once that is as new as the push was when it attached. So no result falls between; one may come twice.
 
+Results of one group share a record, whose key is the group (`upon.topics`): they are handed on as they stand, and
+nobody but the client decodes them.
+
 Back-pressure: a client that does not read fills its bounded outgoing queue and is disconnected; when it attaches
 again it gets from the store what it missed. A slow client never holds up the others.
 """
@@ -15,23 +18,34 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from upon.errors import InputError
 from upon.kafka.positions import Position
 from upon.kafka.reader import Reader, reading
 from upon.logs import get_logger
-from upon.messages import Result, ResultBatch, decode
+from upon.messages import Message, ResultBatch, Started, decode, encode
+from upon.msgpack_arrays import Elements, elements
 from upon.service.store.projection import Positions
 from upon.topics import Topics
 
 log = get_logger(__name__)
 
 
+class _Batch(Message, frozen=True, kw_only=True):
+    """A `ResultBatch` whose results stay as they are."""
+
+    format: int = 1
+    site: str
+    results: msgspec.Raw = msgspec.Raw(b"\x90")
+    started: tuple[Started, ...] = ()
+
+
 class Receiver(Protocol):
     """A connection that takes results."""
 
-    def push(self, results: list[Result]) -> None:
+    def push(self, results: Elements) -> None:
         """Queue results; must not block and must not raise."""
 
     def begun(self, ids: list[str]) -> None:
@@ -100,20 +114,30 @@ class Hub:
         if not self._attached:
             return
         try:
-            batch = decode(record.value or b"", ResultBatch)
+            if not record.key:
+                self._take_apart(decode(record.value or b"", ResultBatch))
+            elif receivers := self._attached.get(record.key.decode(errors="replace")):
+                batch = decode(record.value or b"", _Batch)
+                self._hand_over(receivers, elements(memoryview(batch.results)), [one.id for one in batch.started])
         except InputError:
             return  # the projector buries it
-        by_group: dict[str, list[Result]] = defaultdict(list)
-        for result in batch.results:
-            if result.group in self._attached:
-                by_group[result.group].append(result)
+
+    def _take_apart(self, batch: ResultBatch) -> None:
+        """Take results of whichever groups."""
+        results: dict[str, list[bytes]] = defaultdict(list)
         begun: dict[str, list[str]] = defaultdict(list)
-        for started in batch.begun():
-            if started.group in self._attached:
-                begun[started.group].append(started.id)
-        for group, ids in begun.items():
-            for receiver in list(self._attached[group]):
-                receiver.begun(ids)
-        for group, results in by_group.items():
-            for receiver in list(self._attached[group]):
+        for result in batch.results:
+            results[result.group].append(encode(result))
+        for started in batch.started:
+            begun[started.group].append(started.id)
+        for group in self._attached.keys() & (results.keys() | begun.keys()):
+            found = results[group]
+            self._hand_over(self._attached[group], Elements(len(found), b"".join(found)), begun[group])
+
+    @staticmethod
+    def _hand_over(receivers: set[Receiver], results: Elements, begun: list[str]) -> None:
+        for receiver in list(receivers):
+            if begun:
+                receiver.begun(begun)
+            if results.count:
                 receiver.push(results)

@@ -15,6 +15,7 @@ from upon.kafka.reader import from_the_end, reading
 from upon.logs import get_logger
 from upon.service.guard import forever
 from upon.service.rest.views import whole_task
+from upon.service.store.projection import Changes
 from upon.service.store.queries import get_tasks
 from upon.service.store.store import Store
 from upon.topics import Topics
@@ -71,9 +72,9 @@ class Watch:
             self._consuming.cancel()
             self._consuming = None
 
-    def changed(self, ids: list[str]) -> None:
+    def changed(self, changes: Changes) -> None:
         """Take note of tasks that changed in the store (a listener of the projector)."""
-        if not self._of_tasks:
+        if not self._of_tasks or not (ids := changes.ids()):
             return
         self._changed += ids
         if (left_out := len(self._changed) - MAX_CHANGES) > 0:

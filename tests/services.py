@@ -237,7 +237,11 @@ class Records:
             await self.write(self.topics.invocations(batch.site), batch)
 
     async def results(self, *results: Result, site: str = "local", started: Iterable[Started] = ()) -> None:
-        await self.write(self.topics.results, ResultBatch(site=site, results=results, started=tuple(started)))
+        """Write one record, with the key that a dispatcher gives it: the group of all that is in it, if it is one."""
+        batch = ResultBatch(site=site, results=results, started=tuple(started))
+        groups = {one.group for one in batch.results} | {one.group for one in batch.started}
+        key = groups.pop().encode() if len(groups) == 1 else b""
+        await self.write(self.topics.results, batch, key=key or None)
 
     async def read(self, topic: str, kind: type[T], count: int) -> list[T]:
         """Return the first `count` records of a topic."""

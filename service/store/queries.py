@@ -136,10 +136,10 @@ def running(connection: Connection, ids: Sequence[str]) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def get_results(connection: Connection, ids: Sequence[str]) -> list[Result]:
-    """Return the results that are there of at most `MAX_IDS` tasks."""
+def get_results(connection: Connection, ids: Sequence[str]) -> list[bytes]:
+    """Return the results that are there of at most `MAX_IDS` tasks, encoded."""
     query = select(tasks.c.result).where(tasks.c.id.in_(ids), tasks.c.status.in_(FINAL))
-    return [decode(result, Result) for (result,) in connection.execute(query) if result is not None]
+    return [result for (result,) in connection.execute(query) if result is not None]
 
 
 def list_deadletters(connection: Connection, wanted: LetterFilter, limit: int) -> Sequence[Row[Any]]:

@@ -132,6 +132,14 @@ class TestResults:
             assert set(await two.results(100)) == {f"two{n}" for n in range(100)}
             assert not one.waiting
 
+    async def test_one_that_is_none_holds_up_no_other(self, running: Running) -> None:
+        async with running.stream() as stream:
+            await stream.ask(api.Attach(request=1, group="mixed"))
+            some = [result(id, 1, group="mixed") for id in ("m1", "m2", "m3")]
+            bad = msgspec.structs.replace(some[1], status="unheard of")  # type: ignore[arg-type]
+            await running.records.results(some[0], bad, some[2])
+            assert set(await stream.results(2)) == {"m1", "m3"}
+
     async def test_unfinished_tasks_get_what_is_there(self, running: Running) -> None:
         await running.records.results(*[result(f"t{n}", n, group="g") for n in range(1500)])
         async with running.stream() as stream:

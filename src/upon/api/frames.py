@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec import Struct
 
 from upon.api.bodies import Problem, Task
 from upon.errors import InputError, ServiceError
-from upon.messages import FunctionCode, Invocation, Result
+from upon.messages import FunctionCode, Invocation, Result, decode
 
 
 class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag=str.lower):
@@ -75,6 +76,13 @@ class Results(Frame, frozen=True, kw_only=True):
     started: tuple[str, ...] = ()
 
 
+class ResultsAsTheyStand(Frame, frozen=True, kw_only=True, tag="results"):
+    """`Results` as the service sends them: each as its site has encoded it. Nothing but its client decodes it."""
+
+    results: msgspec.Raw
+    started: tuple[str, ...] = ()
+
+
 class EventSeen(Frame, frozen=True, kw_only=True):
     """An event passed (a watcher that is too slow misses some: `missed` says how many since the last)."""
 
@@ -95,6 +103,8 @@ FromService = Done | Refused | Results | EventSeen | TaskChanged
 encode_frame = msgspec.msgpack.Encoder().encode
 _from_client = msgspec.msgpack.Decoder(FromClient)
 _from_service = msgspec.msgpack.Decoder(FromService)
+_as_they_stand = msgspec.msgpack.Decoder(ResultsAsTheyStand)
+_each = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def decode_from_client(data: bytes) -> FromClient:
@@ -107,9 +117,28 @@ def decode_from_client(data: bytes) -> FromClient:
 
 
 def decode_from_service(data: bytes) -> FromService:
-    """Read the service's frame. Raises ServiceError if it is none (service and client of different versions)."""
+    """Read the service's frame; of results those that are none are left out: the service has buried them.
+
+    Raises:
+        ServiceError: it is no frame (service and client of different versions).
+    """
     try:
         frame: FromService = _from_service.decode(data)
     except Exception as error:
+        if (readable := _readable(data)) is not None:
+            return readable
         raise ServiceError(f"the service sent an unknown frame ({error}); are both of one version?") from error
     return frame
+
+
+def _readable(data: bytes) -> Results | None:
+    """Return the results in a frame that can be read; None: it has none."""
+    try:
+        frame = _as_they_stand.decode(data)
+        found = []
+        for one in _each.decode(frame.results):
+            with contextlib.suppress(InputError):
+                found.append(decode(one, Result))
+    except msgspec.MsgspecError:
+        return None
+    return Results(results=tuple(found), started=frame.started)

@@ -6,7 +6,8 @@
                             (spare alike, but who has been sent waits on for what the site says)
 
 Pure: frames go out and come in as values; the loops in `connection` move them. Not safe for several threads.
-At most `WINDOW` Submits are under way. Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
+At most `WINDOW` Submits are under way.
+Guarantees: after a lost connection `again` gives every frame that the service may not have, in the old order and
 with the same ids, so nothing is lost and nothing runs twice; each invocation leaves in exactly one way: a result,
 a refusal, a cancellation or `abandon`.
 """
