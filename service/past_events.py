@@ -21,6 +21,7 @@ from upon.events import Event, one_of, read_record, rfc3339
 from upon.kafka.ends import Ends
 from upon.kafka.places import TIMEOUT, Places
 from upon.service.newest import Newest
+from upon.topics import origin_of
 
 ROOM = 32 * 1024 * 1024
 """Bytes of records that one listing reads, about."""
@@ -142,6 +143,6 @@ def shown(event: Event, record: ConsumerRecord[Any, Any]) -> api.EventRecord:
     return api.EventRecord(
         event=whole,
         recorded=rfc3339(record.timestamp * 1_000_000),
-        origin=f"{record.topic}/{record.partition}/{record.offset}",
+        origin=origin_of(record.topic, record.partition, record.offset),
         left_out=size if cut else 0,
     )

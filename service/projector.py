@@ -32,7 +32,7 @@ from upon.messages import encode
 from upon.service.store.faults import Fault, StoreDamaged, fault
 from upon.service.store.projection import Bad, Changes, Positions, project
 from upon.service.store.store import DATABASE_ERRORS, Store, reason
-from upon.topics import Topics, TopicSpec
+from upon.topics import Topics, TopicSpec, origin_of
 
 MAX_WAITING = 64 * 1024 * 1024
 """Bytes of records that wait for the writer; past this no more are fetched."""
@@ -304,7 +304,7 @@ class Projector:
         Returns once Kafka has the letter; done again, by whichever service, it is the same letter.
         """
         record = bad.record
-        origin = f"{record.topic}/{record.partition}/{record.offset}"
+        origin = origin_of(record.topic, record.partition, record.offset)
         if record.topic != self._topics.results:
             log.info("passed over a record that cannot be read", action="project", origin=origin, reason=bad.reason)
             return

@@ -49,13 +49,15 @@ from upon.service.rule_changes import Plan, RuleChange
 from upon.service.rule_history import prunable
 from upon.service.store.turn import Turn
 from upon.service.unused_code import is_due, unused
-from upon.topics import Topics, checked_site
+from upon.topics import Topics, checked_site, origin_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MAX_SOURCE = 1024 * 1024
 """Bytes of source text kept with a function, for people."""
 AT_ONCE = 1_000
 """Records that are deleted in one turn."""
+MAX_UNREADABLE = 1_000
+"""Records that cannot be read of which is remembered what they are about."""
 KAFKA_TIMEOUT = 30.0
 """Seconds that Kafka has to say where the registry ends."""
 R = TypeVar("R", bound=RegistryRecord)
@@ -84,6 +86,8 @@ class Registrar:
         self.caught_up = asyncio.Event()
         self.site_listeners: list[Callable[[], None]] = []
         """Called when a site is heard of for the first time."""
+        self.unreadable: dict[str, str] = {}
+        """Newest records that cannot be read and count for nothing: key → where it stands, and why."""
         self._writing = asyncio.Lock()
         self._taken_in = Progress()  # of the registry's one partition
 
@@ -270,9 +274,13 @@ class Registrar:
             else:
                 self.registry.apply(decode(record.value, _any_record), record.timestamp * 1_000_000)
         except (InputError, ConfigError, ValueError) as error:
-            origin = f"{record.topic}/{record.partition}/{record.offset}"
+            origin = origin_of(record.topic, record.partition, record.offset)
+            if len(self.unreadable) < MAX_UNREADABLE:
+                self.unreadable[_key_of(record)] = f"{origin}: {error}"
             log.error("passed over a record of the registry that cannot be read", action="follow", origin=origin,
                       reason=str(error))  # fmt: skip
+        else:
+            self.unreadable.pop(_key_of(record), None)
         if record.topic == self._topics.registry:
             self._taken_in.took(record.offset)
 
@@ -285,6 +293,12 @@ class Registrar:
         if new:
             for listener in self.site_listeners:
                 listener()
+
+
+def _key_of(record: ConsumerRecord) -> str:
+    """Return what a record of registry or sites is about, for people."""
+    key = (record.key or b"").decode(errors="replace")
+    return key if "/" in key else f"site/{key}"
 
 
 def _checked(record: R, what: str) -> R:

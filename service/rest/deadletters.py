@@ -24,6 +24,7 @@ from upon.service.rest.routing import AFTER, LIMIT, SINCE, UNTIL, Query, Route, 
 from upon.service.rest.tasks import WAIT_LISTING, caught_up
 from upon.service.store import queries
 from upon.service.store.queries import LetterFilter
+from upon.topics import place_of
 
 AT_ONCE = 200
 """Dead letters that one request deals with; each may hold 16 MB."""
@@ -103,11 +104,11 @@ async def _retry(service: Service, id: str) -> None:
 
 async def _completed(service: Service, letter: DeadLetter) -> DeadLetter:
     """Return a letter with its event, if that is not kept in it and still stands where it stood in Kafka."""
-    topic, _, place = letter.origin.partition("/")
-    partition, _, offset = place.partition("/")
-    if letter.whole or topic != service.topics.events or not (partition.isdecimal() and offset.isdecimal()):
+    place = place_of(letter.origin)
+    if letter.whole or place is None or place[0] != service.topics.events:
         return letter
-    at = (TopicPartition(topic, int(partition)), int(offset))
+    topic, partition, offset = place
+    at = (TopicPartition(topic, partition), offset)
     record = (await service.places.read({at})).get(at)
     found = None if record is None else await asyncio.to_thread(completed, letter, received(record))
     return letter if found is None else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from upon.errors import InputError
 from upon.service import rule_changes
 from upon.service.context import PRINCIPAL, Service
 from upon.service.rest import views
-from upon.service.rest.routing import Query, Route, answer, read_body
+from upon.service.rest.routing import LIMIT, Query, Route, answer, limit_of, read_body
 
 
 async def apply(service: Service, request: web.Request) -> web.Response:
@@ -99,9 +100,10 @@ async def history(service: Service, request: web.Request) -> web.Response:
     return answer(found[::-1])
 
 
-async def list_all(service: Service, _request: web.Request) -> web.Response:
-    registry = service.registrar.registry
-    found = sorted(registry.rules.items(), key=lambda item: (-item[1].since, item[0]))
+async def list_some(service: Service, request: web.Request) -> web.Response:
+    registry, after = service.registrar.registry, request.query.get("after", "")
+    names = heapq.nsmallest(limit_of(request), (name for name in registry.rules if name > after))
+    found = [(name, registry.rules[name]) for name in names]
     return answer(
         [views.rule(registry.revision(name, one.activation.revision), one.activation, one.since) for name, one in found]
     )
@@ -124,6 +126,7 @@ def _changed(
     return replace(shown, warnings=(warnings or {}).get(change.name, []))
 
 
+AFTER = Query("after", "the next page: the last name of the one before", {"type": "string"})
 REVISION = Query("revision", "which one; default the one before", {"type": "integer", "minimum": 1})
 
 ROUTES = [
@@ -141,7 +144,8 @@ ROUTES = [
           queries=(REVISION,), errors=(400, 404)),
     Route("GET", "/v1/rules/{name}/history", history, "List how a rule stood, newest first", gives=list[api.RuleThen],
           errors=(404,)),
-    Route("GET", "/v1/rules", list_all, "List the rules there are", gives=list[api.Rule]),
+    Route("GET", "/v1/rules", list_some, "List the rules there are, by name", gives=list[api.Rule],
+          queries=(AFTER, LIMIT), errors=(400,)),
     Route("DELETE", "/v1/rules/{name}", delete, "Put a rule out of force; its history is kept",
           gives=api.Rule, errors=(404,)),
 ]  # fmt: skip

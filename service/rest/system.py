@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -14,12 +15,26 @@ from upon.service.rest.routing import Route, answer
 from upon.service.retention import in_words
 from upon.service.store import queries
 
+NAMED = 3
+"""Records that cannot be read which are named one by one."""
+
 
 def all_sites(service: Service) -> list[api.Site]:
     """Return the sites as seen now, by name, without those that were not heard of for long."""
     now, registry, keep = time.time_ns(), service.registrar.registry, service.settings.keep_sites
     names = [name for name in sorted(registry.sites) if not keep or now - registry.heard[name] <= keep * 1e9]
     return [views.site(registry.sites[name], registry.is_up(name, now)) for name in names]
+
+
+def unreadable(found: Mapping[str, str]) -> list[str]:
+    """Return a line about records of registry and sites that cannot be read, by key; none if there are none."""
+    if not found:
+        return []
+    named = "; ".join(f"{key} ({why})" for key, why in list(found.items())[:NAMED])
+    more = f"; and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    what = "1 record of the registry cannot be read and counts" if len(found) == 1 else (
+        f"{len(found):,} records of the registry cannot be read and count")  # fmt: skip
+    return [f"{what} for nothing: {named}{more}. Register or apply again what is missing"]
 
 
 async def list_sites(service: Service, _request: web.Request) -> web.Response:
@@ -32,7 +47,7 @@ async def summary(service: Service, _request: web.Request) -> web.Response:
         api.Summary(
             tasks={status: counts.get(status, 0) for status in ("pending", "running", "failed", "cancelled")},
             deadletters=await service.store.read(queries.count_deadletters),
-            notes=[service.store.note] if service.store.note else [],
+            notes=[*([service.store.note] if service.store.note else []), *unreadable(service.registrar.unreadable)],
             retention=in_words(service.settings),
         )
     )

@@ -26,6 +26,7 @@ from upon.errors import EventError
 from upon.events import STRUCTURED, Event, Headers, read_record
 from upon.ids import dead_letter_id
 from upon.messages import MAX_PAYLOAD, DeadLetter
+from upon.topics import origin_of
 
 ONLY_RULE = "upon-only-rule"
 """Header of an event published again from a dead letter: the one rule that it is for."""
@@ -56,7 +57,7 @@ class Received:
 
     @property
     def origin(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}" if self.partition >= 0 else self.topic
+        return origin_of(self.topic, self.partition, self.offset) if self.partition >= 0 else self.topic
 
 
 def unwritten(topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Received:

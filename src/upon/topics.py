@@ -137,6 +137,19 @@ def kept(specs: Iterable[TopicSpec], seconds: float, bytes_: int) -> dict[str, d
     }
 
 
+def origin_of(topic: str, partition: int, offset: int) -> str:
+    """Return how a record's place in Kafka is written: ``topic/partition/offset``."""
+    return f"{topic}/{partition}/{offset}"
+
+
+def place_of(origin: str) -> tuple[str, int, int] | None:
+    """Return topic, partition and offset of what `origin_of` wrote; None for what it did not."""
+    topic, *numbers = origin.rsplit("/", 2)
+    if not topic or len(numbers) != 2 or not all(one.isascii() and one.isdecimal() for one in numbers):
+        return None
+    return topic, int(numbers[0]), int(numbers[1])
+
+
 def checked_site(site: str) -> str:
     """Return `site` if it can name a site.
 

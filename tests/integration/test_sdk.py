@@ -268,6 +268,19 @@ class TestClient:
             client.wait(future.id, 2)
         future.cancel()
 
+    def test_rules_are_listed_page_by_page(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = [f"paged-{n}" for n in range(5)]
+        client.apply_rules("rules:\n" + "\n".join(
+            f"  - {{name: {name}, upon: {{type: [x]}}, run: {{function: f}}}}" for name in names
+        ))  # fmt: skip
+        for page in (2, 5, 1_000):
+            monkeypatch.setattr("upon.sdk.rules.PAGE", page)
+            found = [rule.name for rule in client.rules()]
+            assert found == sorted(found)
+            assert [name for name in found if name in names] == names
+        for name in names:
+            client.delete_rule(name)
+
     def test_a_rule_from_apply_to_delete(self, client: Client) -> None:
         client.register(triple, "sdk.triple")
         (rule,) = client.apply_rules(RULE, "rules.yaml")

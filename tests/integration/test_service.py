@@ -15,9 +15,7 @@ from tests.services import TOKEN, Running, eventually, result, service
 from upon import api
 from upon.events import Event, read_record
 from upon.kafka.clients import async_consumer
-from upon.messages import (
-    DeadLetter,
-)
+from upon.messages import DeadLetter, RuleRevision
 from upon.serialize import dumps
 from upon.topics import Topics
 
@@ -120,6 +118,38 @@ class TestSystem:
         await running.wait_site("new")
         await running.ask("POST", "/v1/invocations", {"function": "demo.double", "site": "new", "id": "n"}, status=202)
         assert (await running.task("n")).site == "new"
+
+    async def test_a_record_of_the_registry_that_cannot_be_read_is_named(self, running: Running) -> None:
+        async def notes() -> list[str]:
+            return list((await running.ask("GET", "/v1/summary"))["notes"])
+
+        async def none() -> bool:
+            return not await notes()
+
+        registry, key = running.topics.registry, b"rule/torn@1"
+        await running.records.write(registry, b"\xc1", key=key)
+        await running.records.write(running.topics.sites, b"\xc1", key=b"torn")
+
+        async def both() -> str:
+            return next((note for note in await notes() if "2 records" in note), "")
+
+        said = await eventually(both, "a line says so")
+        for part in ("2 records of the registry cannot be read and count for nothing", f"rule/torn@1 ({registry}/0/",
+                     "site/torn (", "Register or apply again"):  # fmt: skip
+            assert part in said
+        await running.records.announce("torn")
+        await running.records.write(registry, RuleRevision(name="torn", revision=1, spec={}), key=key)
+        await eventually(none, "what can be read again is not named")
+
+    async def test_rules_come_in_pages(self, running: Running) -> None:
+        rules = "\n".join(f"  - {{name: paged-{n}, upon: {{type: [x]}}, run: {{function: f}}}}" for n in (3, 1, 2, 0))
+        await running.ask("POST", "/v1/rules", {"yaml": f"rules:\n{rules}"})
+        first = [one["name"] for one in await running.ask("GET", "/v1/rules?after=paged&limit=3")]
+        assert first == ["paged-0", "paged-1", "paged-2"]
+        await running.ask("DELETE", "/v1/rules/paged-2")
+        rest = [one["name"] for one in await running.ask("GET", "/v1/rules?after=paged-2&limit=3")]
+        assert rest[0] == "paged-3", "also behind a name that is gone"
+        await running.refused("GET", "/v1/rules?limit=0", status=400)
 
     async def test_status(self, kafka: str, alone: Running) -> None:
         await alone.ask("POST", "/v1/rules", {"yaml": RULE})

@@ -306,7 +306,7 @@ class Summary(Body, frozen=True, kw_only=True):
 
     tasks: dict[str, int]  # pending, running, failed, cancelled → how many
     deadletters: int  # that nobody dealt with
-    notes: list[str]  # what was amiss with the task store
+    notes: list[str]  # what was amiss with the task store, and what of the registry cannot be read
     retention: dict[str, str]  # what → for how long it is kept
 
 

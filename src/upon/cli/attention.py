@@ -1,4 +1,4 @@
-"""What somebody should look at, in a line or two: failed tasks, dead letters, what was amiss with the task store."""
+"""What somebody should look at, in a line or two: failed tasks, dead letters, what is amiss with store or registry."""
 
 from __future__ import annotations
 

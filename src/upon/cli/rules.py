@@ -208,14 +208,14 @@ def disable(names: Names, home: HomeOption = None) -> None:
 
 @app.command("list")
 def list_(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List the rules there are.
+    """List the rules there are, newest first.
 
     Example: upon rules list
     """
     from upon.cli.output import print_json, print_table, short, when
 
     with connect(home) as client:
-        found = client.rules()
+        found = sorted(client.rules(), key=lambda rule: rule.since, reverse=True)
     if as_json:
         print_json(found)
         return

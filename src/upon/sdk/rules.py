@@ -5,6 +5,9 @@ from __future__ import annotations
 from upon import api
 from upon.sdk.rest import Rest, path
 
+PAGE = 1_000
+"""Rules that are asked for at once: as many as the service gives."""
+
 
 class Rules:
     """A part of `upon.Client`: apply, check, list, roll back, disable and delete rules."""
@@ -64,8 +67,14 @@ class Rules:
         return self._rest.ask("GET", path("rules", name or " ", "history"), list[api.RuleThen])
 
     def rules(self) -> list[api.Rule]:
-        """Return the rules in force."""
-        return self._rest.ask("GET", path("rules"), list[api.Rule])
+        """Return the rules in force, by name, however many there are."""
+        found: list[api.Rule] = []
+        while True:
+            where = path("rules", after=found[-1].name if found else None, limit=PAGE)
+            page = self._rest.ask("GET", where, list[api.Rule])
+            found += page
+            if len(page) < PAGE:
+                return found
 
     def delete_rule(self, name: str) -> None:
         """Take a rule out of force.

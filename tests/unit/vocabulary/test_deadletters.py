@@ -21,6 +21,7 @@ from upon.deadletters import (
 from upon.errors import EventError
 from upon.events import Event, write_record
 from upon.messages import MAX_PAYLOAD, MAX_RECORD, DeadLetter, Resolved, decode, encode
+from upon.topics import origin_of, place_of
 
 NOW = 1_000_000_000
 
@@ -119,3 +120,10 @@ def test_key_headers_and_value_never_take_more_than_their_room(
 def test_that_letters_were_dealt_with_travels() -> None:
     one = Resolved(ids=("a", "b"), how="dropped", principal="user", at=NOW)
     assert decode(encode(one), Resolved) == one
+
+
+def test_an_origin_is_read_as_it_was_written() -> None:
+    for place in (("upon.events", 0, 7), ("a/b", 3, 12345678901)):
+        assert place_of(origin_of(*place)) == place
+    for other in ("upon.events", "upon.events/1", "upon.events/x/3", "upon.events/-1/3", "/1/2", "t/²/3", ""):
+        assert place_of(other) is None
