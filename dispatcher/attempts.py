@@ -20,7 +20,7 @@ from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import PublishIntent, PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome, assignment_bytes, outcome_bytes
+from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
     HELD,
@@ -32,6 +32,7 @@ from upon.dispatcher.tasks import (
     result_of,
     retry_delay,
 )
+from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Started
 from upon.portions import portions
@@ -145,7 +146,19 @@ class Attempts:
         for id, all_tasks in given.items():
             assignments = (_assignment(task, self._timeout) for task in all_tasks)
             for batch in portions(assignments, assignment_bytes, BATCH_BYTES):
-                self.step.send(id, protocol.Tasks(batch))
+                self.step.send(id, protocol.Tasks.of(batch))
+        if not capacity.level() and capacity.stuck and self.step.now.mono >= self.hold_until:
+            self._spread()
+
+    def _spread(self) -> None:
+        """Ask back what waits behind slow tasks while slots elsewhere are idle."""
+        for manager, count in self.book.capacity.idle_for_stuck():
+            waiting = [task for task in manager.tasks.values() if task.state == "assigned" and task.sent]
+            asked = [task for task in waiting if task.recalled != task.attempt][-count:]
+            for task in asked:
+                task.recalled = task.attempt
+            if asked:
+                self.step.send(manager.id, protocol.Return(tuple(Attempt(task.id, task.attempt) for task in asked)))
 
     def _give(self, manager: Manager, code: str, tasks: list[Task], given: dict[str, list[Task]]) -> None:
         self.book.assign(manager, tasks)
@@ -233,7 +246,17 @@ class Attempts:
             task.pid = death.pid or task.pid
             task.started = death.started or task.started
             began = death.started > 0 or task.state == "running"
-            self.lose(task, death.story, began=began, finished=death.finished)
+            self.lose(task, death.story, began=began, blame=death.blame, finished=death.finished)
+
+    def returned(self, manager: str, attempt: Attempt) -> None:
+        """A manager has given back an attempt that had not begun: it keeps its place, in front."""
+        task = self._current(manager, *attempt)
+        if task is None or task.state != "assigned":
+            return
+        if task.cancelled:
+            self.finish_cancelled(task, "before it began")
+        else:
+            self.queue(task, first=True)
 
     def lose(self, task: Task, story: str, *, began: bool, blame: bool = True, finished: int = 0) -> None:
         """An attempt is lost: try again, or fail with the story of all attempts.
@@ -244,21 +267,22 @@ class Attempts:
         where = f"{task.manager}/{task.pid}" if task.pid else task.manager
         line = f"attempt {task.attempt} on {where} at {instant(finished or self.step.now.wall)}: {story}"
         task.story = [*task.story, line][-STORY_LINES:]
-        task.starts += began and blame
+        counts = began and (blame or task.invocation.retry.attempts == 1)
+        task.starts += counts
         task.losses += not began and blame
-        if began and blame:
+        if counts:
             self._say_begun(task, task.started)
         if task.cancelled:
             self.finish_cancelled(task, f"while it ran; {story}")
             return
         lost = lost_failure(task)
         delay: float | None = 0.0
-        if began and blame:
+        if counts:
             delay = retry_delay(task.invocation.retry, task.starts, lost.kinds, self._random())
         elif task.losses > MAX_UNSTARTED_LOSSES:
             delay = None
         if delay is not None:
-            self._again(task, delay, first=not (began and blame))
+            self._again(task, delay, first=not counts)
             return
         self.step.tell("warning", lost.message, "task_lost", id=task.id)
         self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost, finished=finished))

@@ -22,9 +22,10 @@ from collections.abc import Sequence
 
 from upon.dispatcher.capacity import Capacity, Manager
 from upon.dispatcher.past import DoneIds, Past
-from upon.dispatcher.protocol import Outcome, outcome_bytes
+from upon.dispatcher.protocol import Outcome
 from upon.dispatcher.tasks import HELD, Task, TaskState
 from upon.dispatcher.waiting import Depths, Waiting
+from upon.dispatcher.wire import outcome_bytes
 from upon.kafka.offsets import Offsets
 
 MAX_EARLY = 100_000
@@ -83,10 +84,11 @@ class Book:
         before = task.state
         task.go(to)
         if before in HELD:
+            manager = self.managers[task.manager]
+            manager.running += (to == "running") - (before == "running")
             if to not in HELD:
-                manager = self.managers[task.manager]
                 del manager.tasks[task.id]
-                self.capacity.moved(manager)
+            self.capacity.moved(manager)
         elif before == "ready":
             self.ready.remove(task)
         elif before == "unsure":

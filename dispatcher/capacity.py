@@ -3,6 +3,8 @@
     level of a manager   = tasks that it holds // its slots        0: a slot is idle
     level of the site    = the lowest of its managers'
 
+A manager is *stuck* if slow tasks have all its slots and others wait behind them. One without slots drains.
+
 `deal` gives places to a function's next tasks in as many steps as there are tasks, however many managers there are:
 idle slots first, at managers that have the function's code if some are found soon, else at any; then the emptiest.
 
@@ -11,7 +13,7 @@ Pure. Not here: which task is next, and how deep it may go (`waiting`); environm
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -35,6 +37,7 @@ class Manager:
     heard: float  # monotonic s
     busy: int = 0
     tasks: dict[str, Task] = field(default_factory=dict)  # what it holds
+    running: int = 0  # those of them that were said to run for a while
     level: int = -1  # where it is indexed
 
 
@@ -45,12 +48,14 @@ class Capacity:
 
     Attributes:
         managers: by id.
+        stuck: of them, by id; as of the last `level`.
     """
 
     NOBODY = 1 << 30
 
     def __init__(self) -> None:
         self.managers: dict[str, Manager] = {}
+        self.stuck: dict[str, Manager] = {}
         self._level = self.NOBODY
         self._moved: dict[str, Manager] = {}
         self._levels: dict[int, dict[str, Manager]] = {}  # none is empty
@@ -67,6 +72,7 @@ class Capacity:
         """A manager is there no more."""
         del self.managers[manager.id]
         self._moved.pop(manager.id, None)
+        self.stuck.pop(manager.id, None)
         for code in manager.warm:
             self._cool(manager, code)
         if manager.level >= 0:
@@ -84,15 +90,32 @@ class Capacity:
     def level(self) -> int:
         """Return the lowest level of any manager; `NOBODY` without managers."""
         for manager in self._moved.values():
-            level = len(manager.tasks) // manager.slots
+            if manager.running >= manager.slots > 0 and len(manager.tasks) > manager.running:
+                self.stuck[manager.id] = manager
+            elif self.stuck:
+                self.stuck.pop(manager.id, None)
+            level = len(manager.tasks) // manager.slots if manager.slots else -1
             if level != manager.level:
                 if manager.level >= 0:
                     self._leave(manager)
+                if level < 0:
+                    continue
                 manager.level = level
                 self._levels.setdefault(level, {})[manager.id] = manager
                 self._level = min(self._level, level)
         self._moved.clear()
         return self._level
+
+    def idle_for_stuck(self) -> Iterator[tuple[Manager, int]]:
+        """Yield the stuck managers, each once until it moves, and how many tasks of them others have idle slots for."""
+        if self.level():
+            return
+        idle = sum(manager.slots - len(manager.tasks) for manager in islice(self._levels[0].values(), LOOKS))
+        while self.stuck and idle > 0:
+            _, manager = self.stuck.popitem()
+            count = min(idle, len(manager.tasks) - manager.running)
+            idle -= count
+            yield manager, count
 
     def warm(self, manager: Manager, code: str) -> None:
         """A manager has the code of a function."""
@@ -155,7 +178,7 @@ class Capacity:
         some = islice((warm if len(warm) < len(level) else level).values(), LOOKS)
         found = {one.id: one for one in some if one.level == self._level and code in one.warm}
         if not found and self._level:  # nobody is idle: a queue where the code is, before one where it is not
-            deeper = [one for one in islice(warm.values(), LOOKS) if one.level < depth]
+            deeper = [one for one in islice(warm.values(), LOOKS) if 0 <= one.level < depth]
             if deeper:
                 emptiest = min(deeper, key=lambda one: one.level)
                 return {emptiest.id: emptiest}
@@ -165,10 +188,15 @@ class Capacity:
         """Raise AssertionError unless the indexes agree with the managers (for tests)."""
         lowest = self.level()
         for manager in self.managers.values():
+            assert manager.running == sum(task.state == "running" for task in manager.tasks.values())
+            assert all(self._warm[code][manager.id] is manager for code in manager.warm)
+            if not manager.slots:
+                assert manager.level == -1, f"{manager.id} drains and has a level"
+                continue
             assert manager.level == len(manager.tasks) // manager.slots, f"{manager.id} is at a wrong level"
             assert self._levels[manager.level][manager.id] is manager
-            assert all(self._warm[code][manager.id] is manager for code in manager.warm)
-        assert sum(map(len, self._levels.values())) == len(self.managers), "somebody who is gone has a level"
+        working = sum(manager.slots > 0 for manager in self.managers.values())
+        assert sum(map(len, self._levels.values())) == working, "somebody who is gone has a level"
         assert all(code in m.warm for code, warm in self._warm.items() for m in warm.values())
         assert lowest == min(self._levels, default=self.NOBODY), "the site's level is another"
         assert all(self._levels.values()) and all(self._warm.values())  # noqa: PT018

@@ -28,7 +28,7 @@ from itertools import chain
 from typing import Any
 
 from upon.config import Settings
-from upon.dispatcher import protocol
+from upon.dispatcher import protocol, wire
 from upon.dispatcher.announcer import Announcer
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.commits import Commits
@@ -229,10 +229,10 @@ class Dispatcher:
                 continue
             manager, frames = said
             try:
-                message = protocol.from_manager(frames)
-            except protocol.ProtocolError as error:
+                message = wire.from_manager(frames)
+            except wire.ProtocolError as error:
                 log.warning(f"manager {manager} was rejected: {error}", action="reject", manager=manager)
-                self.router.send(manager, protocol.pack(protocol.Reject(str(error))))
+                self.router.send(manager, wire.pack(protocol.Reject(str(error))))
                 continue
             if manager in broken and isinstance(message, protocol.Ready):
                 del broken[manager]
@@ -240,9 +240,7 @@ class Dispatcher:
             yield Heard(manager, message)
         yield from map(_broke, broken)
         for manager in self.router.locked_out():
-            self.router.send(
-                manager, protocol.pack(protocol.Reject("its key was removed from the dispatcher's managers"))
-            )
+            self.router.send(manager, wire.pack(protocol.Reject("its key was removed from the dispatcher's managers")))
             yield ManagerGone(manager, "was locked out: its key was removed")
 
     def _taken_in(self) -> Iterator[Input]:
@@ -307,7 +305,7 @@ class Dispatcher:
             self._say(manager, protocol.Code(code))
 
     def _say(self, manager: str, message: protocol.FromDispatcher) -> None:
-        if not self.router.send(manager, protocol.pack(message)):
+        if not self.router.send(manager, wire.pack(message)):
             self._put(ManagerGone(manager, "could not be reached"))
 
     # ------------------------------------------------------------------------------------- beside the loop

@@ -1,7 +1,7 @@
-"""What travels between a dispatcher (ROUTER) and its managers (DEALER): every wire frame, and nothing else.
+"""What a dispatcher (ROUTER) and its managers (DEALER) say to each other: every message, and the conversation.
 
     a message    [header, body]       a manager's: [id, header, body], its id in UTF-8 (`upon.dispatcher.router`)
-    header       two bytes            protocol version, kind
+    header       ten bytes            version, kind, epoch of the dispatcher (0: none, or not known yet)
     body         MessagePack array    the fields of the kind's struct, in their order
 
     manager → dispatcher                                  dispatcher → manager
@@ -10,8 +10,9 @@
     S  Started    these have begun (slow tasks only)      C  Cancel     stop these attempts
     L  Lost       their workers died                      H  Beat       I am here; do I know you?
     N  Need       I lack this code                        A  Stored     their results are in Kafka: forget them
+    g  Returned   these have not begun, and will not      G  Return     give back what of these has not begun
     h  Heartbeat  I am here                               X  Stop       finish what runs (drain) or not, then go
-    B  Bye        I go; what I hold is to be queued again J  Reject     I will not work with you, because …
+    B  Bye        I go, and hold nothing any more         J  Reject     I will not work with you, because …
 
 The conversation:
 
@@ -24,29 +25,34 @@ The conversation:
     Heartbeat each BEAT s ───────────────────▶ silent for LOST_AFTER s, or its connection breaks: lost
           ◀──────── Beat, to each Heartbeat    known=False (the dispatcher is new, or had given the manager up):
     Ready ───────────────────────────────────▶ … the manager sends Ready again, then what was not Stored
+    Ready(slots=0), Returned ────────────────▶ it drains: it gets nothing more, what had not begun goes elsewhere
+    Lost, Bye ───────────────────────────────▶ what ran at its deadline was killed, through no fault of its own
 
 Guarantees: an attempt is named by (id, attempt) everywhere, so a late word of an earlier attempt is told apart.
 A manager keeps each outcome until it is Stored and sends it again after a Ready, so a dispatcher that is killed
 costs no second execution; outcomes and Ready are idempotent. Everything that can be many is a batch; there is no
-round trip per task. Payloads are bytes that neither side looks into. Fields are only ever appended, with a
-default, and readers ignore fields they do not know; what breaks that raises VERSION.
+round trip per task. Payloads are bytes that neither side looks into. Versions: fields are only ever appended, with
+a default, and readers ignore fields they do not know. A kind that must change otherwise gets the next version in
+`upon.dispatcher.wire`; a message bears the version of its kind, and is read by whoever is not older. So both sides may
+be upgraded one after the other, as long as neither sends a newer kind to a peer whose Ready or Beat names an older
+version.
 
-Not here: sockets, keys (`upon.dispatcher.keys`), what is decided (`upon.dispatcher.state`).
+Not here: bytes (`upon.dispatcher.wire`), sockets, keys (`upon.dispatcher.keys`), decisions (`upon.dispatcher.state`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import msgspec
 from msgspec import Struct
 
-from upon.errors import InputError
 from upon.messages import Failure, FunctionCode, ItemFailure, Status
 
-VERSION = 1
-"""Raised when an older peer would misunderstand; the dispatcher rejects any other version with the reason."""
+VERSION = 2
+"""The newest version of any kind here."""
+OLDEST = 2
+"""The oldest version that is still understood; what is older is rejected with the reason."""
 BEAT = 1.0
 """Seconds between two heartbeats of a manager; each is answered."""
 LOST_AFTER = 3.0
@@ -58,8 +64,6 @@ BATCH_BYTES = 1024 * 1024
 """Bytes after which either side begins a new message."""
 MAX_OUTCOME = 32 * 1024 * 1024
 """Bytes of an outcome; a manager sends the failure that says so in place of a larger one."""
-_FIELDS = 200
-"""Bytes of what has no variable length in an outcome or an assignment, generously."""
 
 
 class Frame(Struct, frozen=True, array_like=True):
@@ -83,10 +87,11 @@ class Ready(Frame, frozen=True):
     host: str
     pid: int
     workers: tuple[int, ...]  # process ids
-    slots: int  # how many tasks it runs at once
+    slots: int  # how many tasks it runs at once; 0 = it drains: it ends what runs, and takes nothing more
     python: str  # "3.11": what unpickles the code
     warm: tuple[str, ...] = ()  # hashes of code that its workers have
     held: tuple[Attempt, ...] = ()  # attempts it has queued or runs, or whose outcomes are not Stored
+    version: int = VERSION  # the newest that it understands
 
 
 class Outcome(Frame, frozen=True):
@@ -137,12 +142,19 @@ class Death(Frame, frozen=True):
     exitcode: int = 0  # negative: minus the signal's number, as subprocess has it
     started: int = 0  # ns since the epoch; 0 = it had not begun
     finished: int = 0  # when the death was noticed
+    blame: bool = True  # False: it was killed for another task's sake or its manager's, and has used up no attempt
 
 
 class Lost(Frame, frozen=True):
     """Attempts whose workers died. The dispatcher decides whether they are tried again."""
 
     deaths: tuple[Death, ...]
+
+
+class Returned(Frame, frozen=True):
+    """Attempts that have not begun, and will not: asked for by `Return`, or because the manager drains."""
+
+    attempts: tuple[Attempt, ...]
 
 
 class Need(Frame, frozen=True):
@@ -160,7 +172,7 @@ class Heartbeat(Frame, frozen=True):
 
 
 class Bye(Frame, frozen=True):
-    """The last word of a manager that stops cleanly; what it holds has not been done."""
+    """The last word of a manager that stops cleanly: it has given back or told of all that it held."""
 
     reason: str = ""
 
@@ -168,8 +180,16 @@ class Bye(Frame, frozen=True):
 # ------------------------------------------------------------------------------------- dispatcher → manager
 
 
-class Assignment(Frame, frozen=True):
-    """One attempt to run."""
+class Call(Frame, frozen=True):
+    """What many attempts have in common."""
+
+    code: str  # hash of the function
+    function: str  # its name, for people
+    timeout: float = 0.0  # s; 0 = none
+
+
+class Assignment(NamedTuple):
+    """One attempt to run: a row of `Tasks`."""
 
     id: str
     attempt: int
@@ -182,15 +202,64 @@ class Assignment(Frame, frozen=True):
 
 
 class Tasks(Frame, frozen=True):
-    """Attempts to run, in this order."""
+    """Attempts to run, in this order: a column for each of their fields, a table of what they call."""
 
-    assignments: tuple[Assignment, ...]
+    calls: tuple[Call, ...]
+    ids: tuple[str, ...]
+    attempts: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+    which: tuple[int, ...] = ()  # of the calls; empty: all are the first
+    items: tuple[int, ...] = ()  # as in `Assignment`; empty: all are 0
+    causes: tuple[str, ...] = ()  # the same; empty: none has one
+
+    @classmethod
+    def of(cls, assignments: Iterable[Assignment]) -> Tasks:
+        """Return the message that gives these attempts to a manager."""
+        ids, attempts, codes, functions, payloads, items, timeouts, causes = zip(*assignments, strict=True)
+        calls: dict[tuple[str, str, float], int] = {}
+        which = [calls.setdefault(call, len(calls)) for call in zip(codes, functions, timeouts, strict=True)]
+        return cls(
+            tuple(Call(*call) for call in calls),
+            ids,
+            attempts,
+            payloads,
+            tuple(which) if len(calls) > 1 else (),
+            items if any(items) else (),
+            causes if any(causes) else (),
+        )
+
+    def check(self) -> None:
+        """Raise ValueError unless the columns are of one length, and name calls that are there."""
+        columns = (self.attempts, self.payloads, self.which, self.items, self.causes)
+        optional = (False, False, True, True, True)
+        if any(len(one) != len(self.ids) and (one or not may) for one, may in zip(columns, optional, strict=True)):
+            raise ValueError("its columns are not of one length")
+        if self.ids and not 0 <= min(self.which, default=0) <= max(self.which, default=0) < len(self.calls):
+            raise ValueError("it names a call that is not there")
+
+    @property
+    def assignments(self) -> list[Assignment]:
+        """Return the attempts, row by row."""
+        count = len(self.ids)
+        calls = [self.calls[n] for n in self.which] if self.which else [self.calls[0]] * count
+        items, causes = self.items or (0,) * count, self.causes or ("",) * count
+        rows = zip(self.ids, self.attempts, calls, self.payloads, items, causes, strict=True)
+        return [
+            Assignment(id, attempt, call.code, call.function, payload, items, call.timeout, cause)
+            for id, attempt, call, payload, items, cause in rows
+        ]
 
 
 class Code(Frame, frozen=True):
     """A function's body."""
 
     code: FunctionCode
+
+
+class Return(Frame, frozen=True):
+    """Attempts to give back if they have not begun: others have nothing to do. Answered by `Returned`."""
+
+    attempts: tuple[Attempt, ...]
 
 
 class Cancel(Frame, frozen=True):
@@ -205,6 +274,7 @@ class Beat(Frame, frozen=True):
 
     known: bool = True  # False: send Ready (again)
     session: str = ""  # new at every start of the dispatcher
+    version: int = VERSION  # the newest that it understands
 
 
 class Stored(Frame, frozen=True):
@@ -226,93 +296,26 @@ class Reject(Frame, frozen=True):
     reason: str
 
 
-FromManager = Ready | Results | Started | Lost | Need | Heartbeat | Bye
-FromDispatcher = Tasks | Code | Cancel | Beat | Stored | Stop | Reject
+FromManager = Ready | Results | Started | Lost | Returned | Need | Heartbeat | Bye
+FromDispatcher = Tasks | Code | Return | Cancel | Beat | Stored | Stop | Reject
 
-_FROM_MANAGER: dict[int, type[Frame]] = {
+FROM_MANAGER: dict[int, type[Frame]] = {
     ord("R"): Ready,
     ord("U"): Results,
     ord("S"): Started,
     ord("L"): Lost,
+    ord("g"): Returned,
     ord("N"): Need,
     ord("h"): Heartbeat,
     ord("B"): Bye,
 }
-_FROM_DISPATCHER: dict[int, type[Frame]] = {
+FROM_DISPATCHER: dict[int, type[Frame]] = {
     ord("T"): Tasks,
     ord("F"): Code,
+    ord("G"): Return,
     ord("C"): Cancel,
     ord("H"): Beat,
     ord("A"): Stored,
     ord("X"): Stop,
     ord("J"): Reject,
 }
-KINDS = {**_FROM_MANAGER, **_FROM_DISPATCHER}
-
-_encode = msgspec.msgpack.Encoder().encode
-_headers = {cls: bytes((VERSION, kind)) for kind, cls in KINDS.items()}
-_decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
-
-
-def assignment_bytes(one: Assignment) -> int:
-    """Return how many bytes an assignment takes in a message, at most."""
-    return len(one.payload) + _text(one.function) + _text(one.cause) + _text(one.code) + _FIELDS
-
-
-def outcome_bytes(one: Outcome) -> int:
-    """Return how many bytes an outcome takes in a message, at most."""
-    size = len(one.payload) + _text(one.stdout) + _text(one.preview) + _FIELDS
-    if one.failure is not None:
-        size += _failure_bytes(one.failure)
-    return size + sum(_failure_bytes(item.failure) for item in one.bad_items) if one.bad_items else size
-
-
-def _failure_bytes(one: Failure) -> int:
-    texts = (one.type, one.message, one.traceback, one.unbuilt, *one.kinds)
-    return len(one.payload) + sum(map(_text, texts)) + _FIELDS
-
-
-def _text(text: str) -> int:
-    return len(text) if text.isascii() else len(text) * 4
-
-
-class ProtocolError(InputError):
-    """A message that is none of this protocol, or of another version of it."""
-
-
-def pack(message: FromManager | FromDispatcher) -> list[bytes]:
-    """Return the frames of a message: header and body."""
-    return [_headers[type(message)], _encode(message)]
-
-
-def from_manager(frames: Sequence[bytes]) -> FromManager:
-    """Read what a manager sent (without its id, and the number that the ROUTER put in front).
-
-    Raises:
-        ProtocolError: it is of another version, of no kind known here, or damaged.
-    """
-    return _unpack(frames, _FROM_MANAGER)  # type: ignore[return-value]
-
-
-def from_dispatcher(frames: Sequence[bytes]) -> FromDispatcher:
-    """Read what the dispatcher sent. Reject is read whatever its version.
-
-    Raises:
-        ProtocolError: as for `from_manager`.
-    """
-    return _unpack(frames, _FROM_DISPATCHER)  # type: ignore[return-value]
-
-
-def _unpack(frames: Sequence[bytes], kinds: dict[int, type[Frame]]) -> Frame:
-    if len(frames) != 2 or len(frames[0]) != 2:
-        raise ProtocolError(f"{len(frames)} frames, not a two-byte header and a body")
-    version, kind = frames[0]
-    if kind not in kinds:
-        raise ProtocolError(f"message of unknown kind {bytes((kind,))!r}")
-    if version != VERSION and kinds[kind] is not Reject:
-        raise ProtocolError(f"protocol version {version}; this side speaks version {VERSION}: upgrade the older one")
-    try:
-        body: Frame = _decoders[kind].decode(frames[1])
-    except Exception as error:  # whatever the bytes
-        raise ProtocolError(f"damaged {kinds[kind].__name__}: {error}") from error
-    return body

@@ -48,19 +48,23 @@ class Roster:
         self.step.send(manager.id, protocol.Beat(True, self.session))
 
     def ready(self, id: str, ready: protocol.Ready) -> None:
-        if ready.slots < 1:
-            self.step.send(id, protocol.Reject(f"a manager needs at least one slot, not {ready.slots}"))
+        if ready.slots < 0:
+            self.step.send(id, protocol.Reject(f"a manager has slots, not {ready.slots}"))
             return
         book = self.book
         manager = book.managers.get(id)
         if manager is None:
-            self.step.tell("info", f"manager {id} is ready with {ready.slots} slots", "manager_ready", manager=id)
+            how = f"is ready with {ready.slots} slots" if ready.slots else "is there, and drains"
+            self.step.tell("info", f"manager {id} {how}", "manager_ready", manager=id)
             manager = Manager(
                 id, ready.host, ready.pid, ready.workers, ready.slots, ready.python, set(), self.step.now.mono
             )
             book.capacity.add(manager)
             self.changes += 1
             self._look = min(self._look, manager.heard + protocol.LOST_AFTER)
+        if manager.slots and not ready.slots:
+            self.step.tell("info", f"manager {id} drains: it gets nothing more", "manager_drains", manager=id)
+            self.changes += 1
         manager.heard, manager.workers = self.step.now.mono, ready.workers
         book.capacity.resize(manager, ready.slots)
         book.capacity.reheat(manager, ready.warm)

@@ -290,6 +290,9 @@ class State:
             case protocol.Lost():
                 for death in message.deaths:
                     self.attempts.death(id, death)
+            case protocol.Returned():
+                for attempt in reversed(message.attempts):
+                    self.attempts.returned(id, attempt)
             case protocol.Need():
                 self.roster.need(manager, message.codes)
             case protocol.Bye():

@@ -73,6 +73,7 @@ class Task(Struct, eq=False):
     before: int = 0  # those of them under an earlier dispatcher, while it is not known whether the last one goes on
     losses: int = 0  # attempts lost before they began
     manager: str = ""  # who has it, or had it last
+    recalled: int = 0  # the attempt that its manager was asked to give back
     sent: bool = True  # whether the manager was told of it: of one that may begin once, not before Kafka knows
     dispatched: int = 0
     started: int = 0

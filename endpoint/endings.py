@@ -8,7 +8,8 @@ import signal
 from msgspec.structs import replace
 
 from upon import serialize
-from upon.dispatcher.protocol import MAX_OUTCOME, Assignment, Death, Outcome, outcome_bytes
+from upon.dispatcher.protocol import MAX_OUTCOME, Assignment, Death, Outcome
+from upon.dispatcher.wire import outcome_bytes
 from upon.errors import PayloadTooLarge, TaskCancelled, TaskError, TaskTimeout
 
 STORY_OUTPUT = 2000
@@ -31,18 +32,21 @@ def cancelled(task: Assignment, *, pid: int = 0, started: int = 0, ran: float = 
     return _stopped(task, error, pid=pid, started=started, ran=ran, output=output)
 
 
-def died(task: Assignment, why: str, *, pid: int, exitcode: int, started: int, ran: float, output: str) -> Death:
+def died(
+    task: Assignment, why: str, *, pid: int, exitcode: int, started: int, ran: float, output: str, blame: bool = True
+) -> Death:
     """Return the death of a task whose worker ended under it.
 
     Args:
         why: if the manager had a hand in it; else the exit code tells.
         exitcode: minus the signal's number if a signal ended it.
         ran: s.
+        blame: whether it was the task's own doing, for all that is known.
     """
     story = f"worker {pid} {why or exit_story(exitcode)} while it ran {task.function or 'a function'}, {ran:.1f} s in"
     if output.strip():
         story += f"; it had printed: {output.strip()[-STORY_OUTPUT:]}"
-    return Death(task.id, task.attempt, story, pid, exitcode, started, started + int(ran * 1e9))
+    return Death(task.id, task.attempt, story, pid, exitcode, started, started + int(ran * 1e9), blame)
 
 
 def bounded(outcome: Outcome) -> Outcome:

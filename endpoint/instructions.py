@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from upon.dispatcher.protocol import Begun, Death, Outcome
+from upon.dispatcher.protocol import Assignment, Begun, Death, Outcome
 from upon.endpoint.channel import ToWorker
 
 
@@ -52,10 +52,16 @@ class Slow(NamedTuple):
     begun: Begun
 
 
+class Back(NamedTuple):
+    """These have not begun, and will not here: they go back to the dispatcher."""
+
+    assignments: list[Assignment]
+
+
 class Lack(NamedTuple):
     """A function's code is not here."""
 
     code: str
 
 
-Instruction = Fork | Give | Reclaim | Kill | Ended | Died | Slow | Lack
+Instruction = Fork | Give | Reclaim | Kill | Ended | Died | Slow | Back | Lack

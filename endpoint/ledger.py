@@ -1,6 +1,7 @@
 """What a manager owes the dispatcher: each attempt it took, until its outcome is stored in Kafka. Pure.
 
     Tasks ─▶ taken ─▶ outcome kept ─Stored─▶ forgotten
+               ├────▶ given back: forgotten
                └────▶ death kept ──two Beats, or a newer attempt──▶ forgotten
 
 Guarantees: an outcome is kept until it is `Stored`, and sent again after each Ready; work that a dispatcher sends
@@ -70,6 +71,10 @@ class Ledger:
             death = msgspec.structs.replace(death, attempt=attempt)
         self._deaths[death.id], self._beats[death.id] = death, 0
         return death
+
+    def back(self, assignments: Iterable[Assignment]) -> list[Attempt]:
+        """These go back to the dispatcher; return what is said of them."""
+        return [Attempt(one.id, self._taken.pop(one.id)) for one in assignments if one.id in self._taken]
 
     def attempt(self, id: str, attempt: int) -> int:
         """Return the newest attempt number of a task that is here, for reports on it."""

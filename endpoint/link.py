@@ -21,7 +21,8 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from upon.dispatcher.keys import dispatcher_public, manager_keys
-from upon.dispatcher.protocol import BEAT, LOST_AFTER, FromDispatcher, FromManager, ProtocolError, from_dispatcher, pack
+from upon.dispatcher.protocol import BEAT, LOST_AFTER, FromDispatcher, FromManager
+from upon.dispatcher.wire import ProtocolError, from_dispatcher, pack
 from upon.errors import ConfigError
 from upon.logs import get_logger
 

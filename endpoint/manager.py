@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -23,12 +24,13 @@ import msgspec
 from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
-from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Death, FromDispatcher, Outcome, outcome_bytes
+from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Attempt, Death, FromDispatcher, Outcome
+from upon.dispatcher.wire import outcome_bytes
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import bounded, exit_story
 from upon.endpoint.environment import allowed
 from upon.endpoint.execution import PYTHON
-from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.ledger import Ledger
 from upon.endpoint.link import Link
 from upon.endpoint.pool import Pool
@@ -56,6 +58,8 @@ async def main(part: Part, settings: Settings) -> None:
     stopping: asyncio.Future[object] = asyncio.ensure_future(part.stopping.wait())
     try:
         await asyncio.wait((stopping, manager.over), return_when=asyncio.FIRST_COMPLETED)
+        if not manager.over.done() and settings.grace:
+            await manager.drain("told to stop", settings.grace)
         if manager.over.done():
             manager.over.result()
     finally:
@@ -78,10 +82,11 @@ class Manager:
         self._ledger = Ledger()
         self._pool = Pool(settings.workers)
         self._todo: deque[Instruction] = deque()
-        self._carrying = self._connected = self._known = self._announced = self._draining = False
+        self._carrying = self._connected = self._announced = False
         self._outcomes: list[Outcome] = []
         self._deaths: list[Death] = []
         self._begun: list[protocol.Begun] = []
+        self._returned: list[Attempt] = []
         self._lacks: set[str] = set()
         self._flushing = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -98,15 +103,26 @@ class Manager:
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 
+    async def drain(self, reason: str, seconds: float) -> None:
+        """Take nothing more, give back what has not begun, wait for what runs: so long, or until there is nothing.
+
+        A second signal ends the wait.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._end)
+        self._start_drain(reason)
+        await asyncio.wait({self.over}, timeout=seconds)
+
     def close(self, reason: str) -> None:
-        """Say Bye, kill the workers, end."""
+        """Give back what waits, kill what runs and say so; say Bye, and end."""
         self._heart.cancel()
         for alarm in (self._alarm, self._watching):
             if alarm is not None:
                 alarm.cancel()
+        self._carry(self._pool.stop())
+        self._carry(self._pool.killed(self._loop.time()))
         self._flush()
         self._link.send(protocol.Bye(reason))
-        self._carry(self._pool.stop())
         self._workers.close()
         self._link.close()
 
@@ -125,7 +141,7 @@ class Manager:
             host=socket.gethostname(),
             pid=os.getpid(),
             workers=self._pool.pids,
-            slots=0 if self._draining else self._pool.slots,
+            slots=0 if self._pool.draining else self._pool.slots,
             python=PYTHON,
             warm=tuple(self._pool.codes),
             held=self._ledger.held(),
@@ -155,25 +171,34 @@ class Manager:
             case protocol.Beat():
                 if message.known:
                     self._ledger.beat()
+                    self._finish_drain()
                 else:
                     self._ready()
+            case protocol.Return():
+                self._carry(self._pool.give_back((attempt.id for attempt in message.attempts), now))
             case protocol.Cancel():
                 ids, answers = self._ledger.cancel(message.attempts)
                 self._outcomes.extend(answers)
                 for id in ids:
                     self._carry(self._pool.cancel(id, now, running=message.running))
             case protocol.Stop():
-                log.info("the dispatcher wants this manager to end", action="drain", reason=message.reason)
-                self._draining = message.drain
-                if not message.drain:
+                if message.drain:
+                    self._start_drain(f"the dispatcher says so ({message.reason or 'no reason given'})")
+                else:
                     self._end()
-                self._finish_drain()
             case protocol.Reject():
                 self.failed(ConfigError(f"the dispatcher will not work with this manager: {message.reason}"))
         self._flush_soon()
 
+    def _start_drain(self, reason: str) -> None:
+        log.info("nothing new is taken; what runs goes on to its end", action="drain", reason=reason)
+        self._carry(self._pool.drain())
+        if self._announced:
+            self._ready()
+        self._finish_drain()
+
     def _finish_drain(self) -> None:
-        if self._draining and not self._ledger.held():
+        if self._pool.draining and not self._ledger.held():
             self._end()
 
     def _end(self) -> None:
@@ -198,7 +223,10 @@ class Manager:
         outcomes, self._outcomes = self._outcomes, []
         deaths, self._deaths = self._deaths, []
         begun, self._begun = self._begun, []
+        returned, self._returned = self._returned, []
         lacks, self._lacks = self._lacks, set()
+        if returned:
+            self._link.send(protocol.Returned(tuple(returned)))
         if lacks:
             self._link.send(protocol.Need(tuple(lacks)))
         if begun:
@@ -276,6 +304,9 @@ class Manager:
                 self._watch_output()
             case Died(death):
                 self._deaths.append(self._ledger.died(death))
+                self._flush_soon()
+            case Back(assignments):
+                self._returned.extend(self._ledger.back(assignments))
                 self._flush_soon()
             case Lack(code):
                 self._lacks.add(code)

@@ -6,9 +6,10 @@
                            └──exited before Up─▶ a wait that doubles, then Fork
 
 Guarantees, whatever the order of the events:
-- every task that arrived is in one place, and ends in exactly one Ended or Died (unless the pool is stopped);
+- every task that arrived is in one place, and ends in exactly one Ended, Died or Back;
 - a task is lost with a worker only if it had begun there; what the worker held ahead is queued again, in front;
 - one task too long (Timeout) or cancelled costs its worker and nobody else's task;
+- what is asked back, or waits when the pool drains or stops, goes back to the dispatcher unless it has begun;
 - while a worker is idle, no task waits behind another one's.
 
 Not here: time (handed in, monotonic seconds), processes and channels (`upon.endpoint.workers`), attempts' numbers and
@@ -18,7 +19,8 @@ what the dispatcher knows (`upon.endpoint.ledger`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from signal import SIGKILL
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
 from upon.endpoint.alarms import Alarms
@@ -26,7 +28,7 @@ from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Retire
 from upon.endpoint.code import CodeCache
 from upon.endpoint.dealing import Rooms
 from upon.endpoint.endings import cancelled
-from upon.endpoint.instructions import Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.instructions import Back, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.worker_record import Reason, Worker, begun, ending
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
@@ -49,7 +51,9 @@ class Pool:
         self.wanting: dict[str, list[Assignment]] = {}  # code → tasks that wait for it
         self._rooms, self._alarms = Rooms(), Alarms(self.workers)
         self._cancelling: dict[str, bool] = {}  # ids at a worker that shall not begin; True: end if they have
+        self._asked: set[str] = set()  # ids at a worker that are asked back
         self._numbers = 0
+        self.draining = False
         self._stopped = False
         self._deaths_at_start = 0
         self._forks_due: list[float] = []
@@ -95,6 +99,8 @@ class Pool:
 
     def assign(self, assignments: Iterable[Assignment], now: float) -> list[Instruction]:
         """Tasks arrived; their ids are new here."""
+        if self.draining:
+            return [Back(list(assignments))]
         out: list[Instruction] = []
         for assignment in assignments:
             if assignment.code in self.codes:
@@ -215,6 +221,37 @@ class Pool:
             self._kill(worker, "cancel", out)
         return out
 
+    def give_back(self, ids: Iterable[str], now: float) -> list[Instruction]:
+        """Give back what of these has not begun; unknown ids are nothing to do."""
+        wanted = set(ids)
+        out: list[Instruction] = []
+        if back := self._take_out(lambda assignment: assignment.id in wanted):
+            out.append(Back(back))
+        holders = {id: self._rooms.holders[id] for id in wanted if id in self._rooms.holders}
+        self._asked |= {id for id, worker in holders.items() if worker.running is None or worker.running.id != id}
+        out.extend(Reclaim(number) for number in sorted({worker.number for worker in holders.values() if worker.ahead}))
+        return out
+
+    def drain(self) -> list[Instruction]:
+        """From now on nothing begins; what waits is given back."""
+        self.draining = True
+        out: list[Instruction] = []
+        if back := self._take_out(lambda _: True):
+            out.append(Back(back))
+        out.extend(Reclaim(worker.number) for worker in self.workers.values() if worker.ahead)
+        return out
+
+    def _take_out(self, which: Callable[[Assignment], bool]) -> list[Assignment]:
+        """Take what is at no worker."""
+        waiting = [*self.queue, *(one for tasks in self.wanting.values() for one in tasks)]
+        taken = [assignment for assignment in waiting if which(assignment)]
+        if taken:
+            self.queue = deque(assignment for assignment in self.queue if not which(assignment))
+            self.wanting = {
+                code: left for code, tasks in self.wanting.items() if (left := [one for one in tasks if not which(one)])
+            }
+        return taken
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed; needed at `wake_at`, harmless at any time."""
         out: list[Instruction] = []
@@ -232,14 +269,20 @@ class Pool:
         return self._hand_out(now, out)
 
     def stop(self) -> list[Instruction]:
-        """End: nothing new begins, what runs is killed, what waits is dropped."""
+        """End: what waits is given back, what runs is killed and told as lost, though not to blame."""
+        out = self.drain()
         self._stopped = True
-        self.queue.clear()
-        self.wanting.clear()
+        for worker in self.workers.values():
+            self._kill(worker, "stop", out)
+        return out
+
+    def killed(self, now: float) -> list[Instruction]:
+        """Return the deaths of what `stop` killed, in place of waiting for the workers' exits."""
         out: list[Instruction] = []
         for worker in self.workers.values():
-            worker.ahead.clear()
-            self._kill(worker, "stop", out)
+            if worker.running is not None:
+                out.append(ending(worker, worker.running, -SIGKILL, "", now))
+                worker.running = None
         return out
 
     # ----------------------------------------------------------------------------------------------------- workings
@@ -270,18 +313,26 @@ class Pool:
             out.append(Lack(code))
 
     def _requeue(self, assignments: list[Assignment], out: list[Instruction]) -> None:
+        back: list[Assignment] = []
         for assignment in reversed(assignments):
             self._rooms.holders.pop(assignment.id, None)
+            asked = assignment.id in self._asked
+            self._asked.discard(assignment.id)
             if self._cancelling.pop(assignment.id, None) is not None:
                 out.append(Ended(cancelled(assignment)))
-            elif not self._stopped:
+            elif asked or self.draining:
+                back.append(assignment)
+            else:
                 self.queue.appendleft(assignment)
+        if back:
+            out.append(Back(back[::-1]))
 
     def _began(self, worker: Worker, began: Began, now: float, out: list[Instruction]) -> None:
         if worker.running is not None or not worker.ahead or worker.ahead[0][0] != began.seq:
             self._kill(worker, "confused", out)
             return
         _, assignment = worker.ahead.popleft()
+        self._asked.discard(assignment.id)
         worker.ahead_bytes -= len(assignment.payload)
         worker.running, worker.seq, worker.since, worker.started = assignment, began.seq, now, began.at
         timed = assignment.timeout > 0 and not worker.dying  # a dying worker's exit is on its way

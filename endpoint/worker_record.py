@@ -54,8 +54,8 @@ def ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: fl
     if worker.victim == worker.seq and worker.dying == "cancel":
         return Ended(cancelled(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
     why = _KILLED_BY_US.get(worker.dying, "")
-    pid, started = worker.pid, worker.started
-    return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output))
+    pid, started, blame = worker.pid, worker.started, worker.dying in ("", "confused")
+    return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output, blame=blame))
 
 
 _KILLED_BY_US = {

@@ -179,6 +179,10 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
     database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes of a manager")
+    grace: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        30.0,
+        description="how long a manager that is told to stop (SIGTERM) lets tasks run on, such as 10m; 0 = not at all",
+    )
     worker_environment: str = Field(
         "", description="environment variables that functions see beside the usual ones: names or patterns, by comma"
     )

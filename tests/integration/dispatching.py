@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import zmq
 
 from upon.config import Settings
-from upon.dispatcher import protocol
+from upon.dispatcher import protocol, wire
 from upon.dispatcher.dispatcher import main
 from upon.dispatcher.keys import curve_folder, dispatcher_public, manager_keys
 from upon.kafka.clients import async_producer
@@ -107,7 +107,7 @@ class HandDriven:
         self.say(protocol.Ready(self.id, "h", 1, (2,), self.slots, "3.11", **more))
 
     def say(self, message: protocol.FromManager) -> None:
-        self.socket.send_multipart([self.id.encode(), *protocol.pack(message)])
+        self.socket.send_multipart([self.id.encode(), *wire.pack(message)])
 
     def ended(self, task: protocol.Assignment, payload: bytes = b"m\x01", **more: Any) -> None:
         now = time.time_ns()
@@ -125,7 +125,7 @@ class HandDriven:
             if not await asyncio.to_thread(self.socket.poll, 500):
                 self.say(protocol.Heartbeat(0))
                 continue
-            message = protocol.from_dispatcher(self.socket.recv_multipart())
+            message = wire.from_dispatcher(self.socket.recv_multipart())
             if isinstance(message, protocol.Stored):
                 self.stored |= {attempt.id for attempt in message.attempts}
             if isinstance(message, kind) and when(message):

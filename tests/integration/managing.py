@@ -18,9 +18,9 @@ import psutil
 
 from upon import serialize
 from upon.code_hash import code_hash
-from upon.dispatcher import protocol
+from upon.dispatcher import protocol, wire
 from upon.dispatcher.keys import curve_folder, dispatcher_keys
-from upon.dispatcher.protocol import Assignment, Attempt, Death, FromDispatcher, FromManager, Outcome, pack
+from upon.dispatcher.protocol import Assignment, Attempt, Death, FromDispatcher, FromManager, Outcome
 from upon.dispatcher.router import Gone, Router
 from upon.endpoint.execution import PYTHON
 from upon.messages import FunctionCode
@@ -72,7 +72,7 @@ class Site:
                 self.gone += 1
                 continue
             self.manager, frames = event
-            self._take(protocol.from_manager(frames))
+            self._take(wire.from_manager(frames))
         if self.router.pending():
             asyncio.get_running_loop().call_soon(self._wake)
         self._news.set()
@@ -97,7 +97,7 @@ class Site:
                         self.say(protocol.Code(self.codes[code]))
 
     def say(self, message: FromDispatcher) -> None:
-        self.router.send(self.manager, pack(message))
+        self.router.send(self.manager, wire.pack(message))
         asyncio.get_running_loop().call_soon(self._wake)
 
     async def until(self, condition: Callable[[], Any], what: str = "what was waited for") -> None:
@@ -128,7 +128,7 @@ class Site:
         return Assignment(id, attempt, self.code(function), name, serialize.pack_call(args, {}), 0, timeout)
 
     def assign(self, *assignments: Assignment) -> None:
-        self.say(protocol.Tasks(assignments))
+        self.say(protocol.Tasks.of(assignments))
 
     async def outcome(self, id: str, count: int = 1) -> Outcome:
         await self.until(lambda: len(self.outcomes.get(id, ())) >= count, f"outcome of {id}")
@@ -183,6 +183,7 @@ def start(site: Site, workers: int, home: Path | None = None) -> None:
         "UPON_HOME": str(home or site.home),
         "UPON_DISPATCHER": site.address,
         "UPON_WORKERS": str(workers),
+        "UPON_GRACE": "0",
         "UPON_SITE": "local",
     }
     site.process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.PIPE)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.dispatching import Fabric, HandDriven, dispatcher, dispatcher_process, fabric
-from upon.dispatcher import protocol
+from upon.dispatcher import protocol, wire
 from upon.dispatcher.keys import curve_folder, dispatcher_keys, manager_keys
 from upon.dispatcher.protocol import Attempt
 from upon.embedded.ports import free_port
@@ -204,8 +204,8 @@ async def test_a_manager_whose_key_is_removed_is_given_up_while_it_is_connected(
 async def test_another_protocol_version_is_rejected_with_the_reason(f: Fabric) -> None:
     async with dispatcher(f.settings) as address:
         manager = HandDriven(f.settings, address)
-        header, body = protocol.pack(protocol.Heartbeat(0))
-        manager.socket.send_multipart([b"m1", bytes((9, header[1])), body])
+        header, body = wire.pack(protocol.Heartbeat(0))
+        manager.socket.send_multipart([b"m1", bytes((9, *header[1:])), body])
         assert "protocol version 9" in (await manager.hear(protocol.Reject)).reason
         manager.close()
 
@@ -276,11 +276,9 @@ async def test_what_is_settled_behind_a_slow_task_is_in_the_commit(f: Fabric, mo
         manager.ready()
         await f.invoke("slow")
         (slow,) = await manager.tasks()
-        for id in quick:
-            await f.invoke(id)
+        await manager.beating_until(asyncio.gather(*(f.invoke(id) for id in quick)))
         for task in await manager.tasks(len(quick)):
             manager.ended(task)
-        await manager.beating_until(f.result(quick[-1]))
         await manager.beating_until(f.until(lambda: len(f.results) == len(quick), "all results"))
     monkeypatch.setattr("upon.dispatcher.dispatcher.first_needed", lambda starts, now: now + 60)
     monkeypatch.setattr("upon.dispatcher.dispatcher.horizon", lambda: time.time() + 60)

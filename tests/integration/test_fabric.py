@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.dispatching import Fabric, dispatcher, dispatcher_process, fabric
 from tests.integration.test_dispatcher import committed, free_address
 from upon.code_hash import code_hash
@@ -22,8 +24,14 @@ from upon.topics import Topics
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def manager_process(settings: Settings, address: str, workers: int = 2) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "UPON_SITE": settings.site, "UPON_DISPATCHER": address, "UPON_WORKERS": str(workers)}
+def manager_process(settings: Settings, address: str, workers: int = 2, grace: str = "30s") -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "UPON_SITE": settings.site,
+        "UPON_DISPATCHER": address,
+        "UPON_WORKERS": str(workers),
+        "UPON_GRACE": grace,
+    }
     program = (
         "import sys; from upon.config import Settings; from upon.part import run_part; "
         "from upon.endpoint.manager import main; "
@@ -133,6 +141,53 @@ async def test_dispatcher_and_manager_killed_under_200_tasks(kafka: str, topics:
         twice = [file.name for file in marks.iterdir() if file.read_text() != "x"]
         assert len(twice) <= 6, f"only what the killed manager was about to answer may have run twice: {twice}"
         assert await committed(f) == 200
+
+
+@pytest.mark.parametrize("grace", ["60s", "200ms"])
+async def test_a_manager_that_is_told_to_stop(kafka: str, topics: Topics, tmp_path: Path, grace: str) -> None:
+    """What runs goes on to its end, or to the deadline, and what waits goes elsewhere; no attempt is used up."""
+    address, marks = free_address(), tmp_path / "marks"
+    marks.mkdir()
+    quick = [f"quick-{n}" for n in range(5)]
+
+    def once_told(folder: str, name: str) -> str:
+        """Say that it has begun; end when it is told so. What is not called `slow` ends at once."""
+        import pathlib
+        import time
+
+        with (pathlib.Path(folder) / name).open("a") as file:
+            file.write("x")
+        while name == "slow" and not (pathlib.Path(folder) / "go").exists():
+            time.sleep(0.01)
+        return name
+
+    async with fabric(kafka, topics.prefix, tmp_path / "home") as f:
+        code = await registered(f, once_told)
+        processes = [dispatcher_process(f.settings, address), manager_process(f.settings, address, 1, grace)]
+        try:
+            for name in ("slow", *quick):
+                await f.invoke(name, code=code, payload=pack_call([str(marks), name], {}))
+            await f.until(lambda: "slow" in f.started, "the slow task's start")
+            processes[1].send_signal(signal.SIGTERM)
+            processes.append(manager_process(f.settings, address, 1))
+            if grace != "60s":  # it is killed at the deadline, and keeps its place in front of the others
+                await f.until(lambda: len([id for id in f.started if id == "slow"]) == 2, "its second start")
+                (marks / "go").touch()
+            for name in quick:
+                assert (await f.result(name)).status == "succeeded"
+            if grace == "60s":
+                assert processes[1].poll() is None, "it goes on"
+                (marks / "go").touch()
+            slow = await f.result("slow")
+            assert (slow.status, slow.attempts) == ("succeeded", 1)
+            assert await asyncio.to_thread(processes[1].wait, 30) == 0
+        finally:
+            for process in reversed(processes):
+                if process.poll() is None:
+                    await asyncio.to_thread(stop, process)
+        assert [(marks / name).read_text() for name in quick] == ["x"] * len(quick)
+        assert (marks / "slow").read_text() == ("x" if grace == "60s" else "xx")
+        assert len(f.results) == 1 + len(quick)
 
 
 async def test_a_traceback_shows_lines_of_a_file_that_is_nowhere(kafka: str, topics: Topics, tmp_path: Path) -> None:

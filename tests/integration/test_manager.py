@@ -170,7 +170,7 @@ async def test_stop_with_drain_lets_tasks_end_and_then_goes(tmp_path: Path) -> N
 async def test_it_ends_soon_and_says_bye_while_tasks_run(tmp_path: Path) -> None:
     async with managed() as site:
         site.assign(*(site.task(f"t{n}", leave_a_child, str(tmp_path)) for n in range(5)))
-        await site.until(lambda: len(site.begun) == 2)
+        await site.until(lambda: len(site.begun) == 2 and (tmp_path / "child").exists())
         assert site.process is not None
         site.process.terminate()
         assert site.process.wait(PATIENCE) == 0

@@ -193,6 +193,7 @@ class Supervisor:
                 self.addresses.environment(name)
                 | {SUPERVISOR: leftover.myself()}
                 | (self._secrets() if name == "service" else {})
+                | ({"UPON_GRACE": "0"} if name == "manager" else {})  # `upon down --drain` waits, `upon down` does not
                 | {
                     f"UPON_{field.upper()}": str(getattr(self.settings, field))
                     for field in ("workers", "sources", "partitions", "log_level", "prefix", "site")

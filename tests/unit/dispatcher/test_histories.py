@@ -219,6 +219,8 @@ class Histories(RuleBasedStateMachine):
         if not peer.connected:
             return
         match message:
+            case protocol.Return():
+                self.gives_back(peer, [(id, attempt) for id, attempt in message.attempts])
             case protocol.Tasks():
                 for task in message.assignments:
                     key = (task.id, task.attempt)
@@ -226,6 +228,8 @@ class Histories(RuleBasedStateMachine):
                     assert key not in peer.holds, f"{key} was given twice"
                     assert task.id not in self.kafka, f"{task.id} is done and was given to {peer.id}"
                     peer.holds[key] = task.code
+                if not peer.slots:  # it drains, and this was on its way
+                    self.gives_back(peer, [(task.id, task.attempt) for task in message.assignments])
             case protocol.Cancel():
                 for attempt in message.attempts:
                     key = (attempt.id, attempt.attempt)
@@ -343,6 +347,22 @@ class Histories(RuleBasedStateMachine):
         if peer.connected:
             self.do(Heard(peer.id, message))
 
+    def gives_back(self, peer: Peer, keys: list[tuple[str, int]]) -> None:
+        back = [key for key in keys if key in peer.holds and key not in peer.begun]
+        for key in back:
+            del peer.holds[key]
+        self.say(peer, protocol.Returned(tuple(Attempt(*key) for key in back)))
+
+    @precondition(lambda self: self.peers)
+    @rule(data=st.data())
+    def manager_drains(self, data: st.DataObject) -> None:
+        """It takes nothing more; the dispatcher hears of it now, or when it is connected again."""
+        peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
+        peer.slots = 0
+        if peer.connected:
+            self.gives_back(peer, list(peer.holds))
+            self.say_ready(peer)
+
     def say_ready(self, peer: Peer) -> None:
         held = tuple(Attempt(*key) for key in [*peer.holds, *peer.outcomes])
         self.say(peer, protocol.Ready(peer.id, "h", 1, (1,), peer.slots, "3.11", tuple(peer.codes), held))
@@ -360,7 +380,10 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data(), clean=st.booleans())
     def manager_dies(self, data: st.DataObject, clean: bool) -> None:
         peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
-        if clean:
+        if clean and peer.connected:
+            self.gives_back(peer, list(peer.holds))
+            deaths = tuple(protocol.Death(*key, "stopped", 7, -9, 5, 6, False) for key in peer.holds)
+            self.say(peer, protocol.Lost(deaths))
             self.say(peer, protocol.Bye("stopped"))
         peer.holds.clear()
         self.do(ManagerGone(peer.id, "its connection broke"))

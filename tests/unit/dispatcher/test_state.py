@@ -227,12 +227,6 @@ class TestLosses:
         m.do(died("a", 2, "m2"))
         assert m.assigned("m2") == [("a", 3)], "one start was nobody's fault"
 
-    def test_a_manager_without_slots_is_rejected(self) -> None:
-        m = Machine()
-        m.do(ready(slots=0))
-        assert len(m.sent(protocol.Reject)) == 1
-        assert not m.state.book.managers
-
 
 class TestRetries:
     def test_backoff(self) -> None:

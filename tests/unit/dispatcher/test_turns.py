@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record, sends
-from upon.dispatcher import protocol
+from upon.dispatcher import protocol, wire
 from upon.dispatcher.instructions import Commit, Heard, RecordRead, ResultsStored, Send
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
 from upon.dispatcher.state import UNREAD
@@ -81,7 +81,7 @@ def test_messages_are_bounded_whatever_makes_them_long() -> None:
     sent = m.sent(protocol.Tasks)
     assert len(sent) > 2
     assert sum(len(tasks.assignments) for tasks in sent) == 200
-    assert max(len(b"".join(protocol.pack(tasks))) for tasks in sent) < protocol.BATCH_BYTES + 100_000
+    assert max(len(b"".join(wire.pack(tasks))) for tasks in sent) < protocol.BATCH_BYTES + 100_000
 
 
 def test_sizes_are_no_less_than_what_is_sent() -> None:
@@ -90,5 +90,5 @@ def test_sizes_are_no_less_than_what_is_sent() -> None:
         "i" * 36, 3, "failed", b"r" * 300, failure, (ItemFailure(index=2, failure=failure),), "p", "äs", 1, 2, 3
     )
     task = Assignment("i" * 36, 1, "c" * 64, "fü" * 50, b"p" * 70, 5, 1.5, "cause")
-    assert len(b"".join(protocol.pack(protocol.Results((one,))))) <= protocol.outcome_bytes(one)
-    assert len(b"".join(protocol.pack(protocol.Tasks((task,))))) <= protocol.assignment_bytes(task)
+    assert len(b"".join(wire.pack(protocol.Results((one,))))) <= wire.outcome_bytes(one)
+    assert len(b"".join(wire.pack(protocol.Tasks.of((task,))))) <= wire.assignment_bytes(task)

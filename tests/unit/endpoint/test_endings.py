@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from upon.dispatcher.protocol import MAX_OUTCOME, Outcome, outcome_bytes
+from upon.dispatcher.protocol import MAX_OUTCOME, Outcome
+from upon.dispatcher.wire import outcome_bytes
 from upon.endpoint.endings import bounded
 from upon.messages import Failure, ItemFailure
 

@@ -7,7 +7,7 @@ import pytest
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment
 from upon.endpoint.channel import Began, Code, Done, Retire, Task, Up
 from upon.endpoint.endings import exit_story
-from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.pool import FIRST_WAIT, Pool
 
 
@@ -225,8 +225,35 @@ def test_stop_kills_all_and_starts_nothing() -> None:
     made = pool(2)
     made.assign([task(id) for id in "abcdef"], 0.0)
     made.heard(1, [Began(0, 1)], 0.0)
-    assert kinds(made.stop()) == [Reclaim, Kill, Reclaim, Kill]
+    assert kinds(made.stop()) == [Reclaim, Reclaim, Reclaim, Kill, Reclaim, Kill]
+    (death,) = made.killed(1.0)
+    assert isinstance(death, Died)
+    assert (death.death.id, death.death.blame) == ("a", False)
     assert not any(isinstance(one, Fork) for one in made.exited(1, -9, "", 0.0) + made.exited(2, -9, "", 0.0))
+
+
+def test_what_waits_is_given_back_when_the_pool_drains() -> None:
+    made = pool(1)
+    made.assign([task(id) for id in "abc"], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    assert kinds(made.drain()) == [Reclaim]
+    (back,) = made.reclaimed(1, {1, 2}, 0.0)
+    assert isinstance(back, Back)
+    assert [one.id for one in back.assignments] == ["b", "c"]
+    (late,) = made.assign([task("d")], 0.0)
+    assert isinstance(late, Back), "it was on its way"
+    assert kinds(made.heard(1, [Done(0, 1, 2, b"")], 0.0)) == [Ended]
+
+
+def test_what_is_asked_back_and_has_begun_stays() -> None:
+    made = pool(1)
+    made.assign([task(id) for id in "abc"], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    assert made.give_back(["a", "c", "unknown"], 0.0) == [Reclaim(1)]
+    (back, *given) = made.reclaimed(1, {1, 2}, 0.0)
+    assert isinstance(back, Back)
+    assert [one.id for one in back.assignments] == ["c"]
+    assert kinds(given) == [Give], "the other goes ahead again"
 
 
 def test_how_a_process_ended_is_said_in_words() -> None:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Retire, Task, Up
-from upon.endpoint.instructions import Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.pool import Pool
 from upon.endpoint.worker_record import NOWHERE, Worker, next_event
 
@@ -44,6 +44,7 @@ class Histories(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.spared: set[str] = set()  # cancelled unless they had begun
         self.began: set[str] = set()
+        self.asked: set[str] = set()  # back
         self.carry(self.pool.start())
 
     def carry(self, instructions: list[Instruction]) -> None:
@@ -84,6 +85,11 @@ class Histories(RuleBasedStateMachine):
                 case Died(death):
                     self.open.remove(death.id)
                     assert death.id in self.began, "lost without having begun"
+                case Back(assignments):
+                    for given in assignments:
+                        assert given.id not in self.began, "given back, and begun"
+                        assert given.id in self.asked or self.pool.draining
+                        self.open.remove(given.id)
                 case Lack(code):
                     self.lacking.add(code)
                 case Slow(begun):
@@ -178,6 +184,15 @@ class Histories(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(sorted(self.open)))
         (self.cancelled if running else self.spared).add(id)
         self.carry(self.pool.cancel(id, self.now, running=running))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def tasks_are_asked_back(self, data: st.DataObject) -> None:
+        ids = data.draw(st.lists(st.sampled_from(sorted(self.open)), min_size=1, max_size=5))
+        self.asked |= set(ids)
+        self.carry(self.pool.give_back(ids, self.now))
+        for worker in self.pool.workers.values():
+            assert not set(ids) & {one.id for _, one in worker.ahead} - self.began
 
     @rule(seconds=st.sampled_from([0.001, 0.03, 0.3, 3.0]))
     def time_passes(self, seconds: float) -> None:
