@@ -90,8 +90,7 @@ async def test_data_positions_and_address_survive(broker: Broker, end: str) -> N
     assert await read(kafka, "t", "others", 200) == list(range(200))
 
 
-async def test_a_topic_must_be_created(broker: Broker) -> None:
-    kafka = run(broker)
+async def test_a_topic_must_be_created(kafka: str) -> None:
     async with impatient_producer(kafka) as producer:
         with pytest.raises(ClientError):
             await producer.send_and_wait("misspelt", b"x")
@@ -223,12 +222,6 @@ def supervisor(folder: Path, how: str) -> Iterator[tuple[subprocess.Popen[str], 
             broker.kill()
 
 
-def test_a_broker_ends_with_its_parent(tmp_path: Path) -> None:
-    with supervisor(tmp_path / "kafka", "main") as (parent, broker):
-        parent.send_signal(signal.SIGKILL)
-        wait_for(lambda: not broker.is_running(), "the broker ends", DEADLINE)
-
-
 async def test_a_broker_whose_parent_is_gone_is_replaced(tmp_path: Path) -> None:
     mine = Broker(tmp_path / "kafka")
     with supervisor(tmp_path / "kafka", "thread") as (parent, orphan):
@@ -245,13 +238,15 @@ async def test_a_broker_whose_parent_is_gone_is_replaced(tmp_path: Path) -> None
             mine.kill()
 
 
-def test_a_broker_of_a_living_process_is_respected(tmp_path: Path) -> None:
+def test_a_broker_of_a_living_process_is_respected_and_ends_with_it(tmp_path: Path) -> None:
     with supervisor(tmp_path / "kafka", "main") as (parent, other):
         mine = Broker(tmp_path / "kafka")
         with pytest.raises(KafkaStartError) as caught:
             mine.prepare()
         assert all(text in str(caught.value) for text in (str(parent.pid), str(other.pid), "--home", "upon down"))
         assert other.is_running()
+        parent.send_signal(signal.SIGKILL)
+        wait_for(lambda: not other.is_running(), "the broker ends", DEADLINE)
 
 
 # ── disks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
