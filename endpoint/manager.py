@@ -257,6 +257,19 @@ class Manager:
             )
         self._carry(self._pool.exited(worker, exitcode, output, self._loop.time()))
 
+    def stuck(self, worker: int, output: str) -> None:
+        seen = self._pool.workers.get(worker)
+        if seen is None:
+            return
+        log.error(
+            f"worker {seen.pid} was killed and does not end: it waits in the kernel, perhaps for a file system that "
+            "does not answer; another one takes its place",
+            action="worker_stuck",
+            task=seen.running.id if seen.running else None,
+            worker=seen.pid,
+        )
+        self._carry(self._pool.exited(worker, -signal.SIGKILL, output, self._loop.time()))
+
     def confused(self, worker: int) -> None:
         self._carry(self._pool.confused(worker))
 

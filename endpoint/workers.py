@@ -3,7 +3,8 @@
     Fork, Give, Reclaim, Kill (instructions of the pool) ─▶ here ─▶ `Events`: what happened
 
 Guarantees: what a worker said before its end is heard before its end; when the parent dies its workers are killed
-and reported as exited, and a new parent starts. A worker whose function closed its channel is heard at the back door.
+and reported as exited, and a new parent starts; who is killed and does not end is reported as stuck. A worker whose
+function closed its channel is heard at the back door.
 Nothing here blocks, and nothing polls. The talk with the parent is `upon.endpoint.forker`'s.
 """
 
@@ -38,6 +39,9 @@ log = get_logger(__name__)
 RECEIVE = 256 * 1024
 _CREDENTIALS = struct.Struct("iII")
 """What SO_PEERCRED tells: process, user, group."""
+STUCK = 10.0
+"""Seconds after which a worker that was killed and has not ended is given up: it waits in the kernel, mostly for a
+file system that does not answer, and dies when that lets it go, without another step of its function."""
 SWEEP = 0.02
 """Seconds between two looks for what a dead parent's workers have left."""
 EACH = 4
@@ -78,6 +82,8 @@ class Events(Protocol):
 
     def exited(self, worker: int, exitcode: int, output: str) -> None: ...
 
+    def stuck(self, worker: int, output: str) -> None: ...
+
     def confused(self, worker: int) -> None: ...
 
     def failed(self, error: Exception) -> None: ...
@@ -96,8 +102,11 @@ class Channel:
         self.output = output.new_output()
         self.frames = Frames()
         self.unsent: deque[memoryview] = deque()
+        self.doom: asyncio.TimerHandle | None = None  # when it is given up, once it is killed
 
     def close(self) -> None:
+        if self.doom is not None:
+            self.doom.cancel()
         self.stream.close()
         self.worker_end.close()
         for descriptor in (self.tokens, self.tokens_in, self.output):
@@ -166,6 +175,12 @@ class Workers:
     def kill(self, worker: int) -> None:
         """Kill a worker's process group."""
         self._parent.kill(worker)
+        channel = self._channels.get(worker)
+        if channel is not None and channel.doom is None:
+            channel.doom = self._loop.call_later(STUCK, self._give_up, worker, channel)
+
+    def _give_up(self, worker: int, channel: Channel) -> None:
+        self._events.stuck(worker, output.take(channel.output))
 
     def cut_output(self, workers: Iterable[int]) -> None:
         """Cut back what their tasks have printed without end."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.managing import Site, managed
 from upon import serialize
+from upon.dispatcher import protocol
 from upon.endpoint.output import KEPT
 
 
@@ -335,6 +336,32 @@ class TestProcesses:
             assert await site.value("b", lambda: 1) == 1
             assert not site.deaths
 
+    @pytest.mark.parametrize("how", ["cancelled", "killed"])
+    async def test_of_a_task_that_is_cancelled_or_whose_worker_is_killed(self, tmp_path: Path, how: str) -> None:
+        def hang(path: str) -> None:
+            import time
+
+            subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            TestProcesses.daemon(path)
+            time.sleep(1000)
+
+        async with managed(workers=1) as site:
+            site.assign(site.task("a", hang, str(tmp_path / "a")))
+            daemon = await self.started(site, tmp_path / "a")
+            await site.until(lambda: "a" in site.begun, "Started")
+            worker = psutil.Process(site.begun["a"][0].pid)
+            left = worker.children(recursive=True)
+            assert len(left) == 2
+            assert daemon in [process.pid for process in left]
+            if how == "killed":
+                worker.kill()
+                await site.until(lambda: "a" in site.deaths, "Lost")
+            else:
+                site.say(protocol.Cancel((protocol.Attempt("a", 1),)))
+                assert (await site.outcome("a")).status == "cancelled"
+            await site.until(lambda: not any(process.is_running() for process in left), "their end")
+            assert await site.value("after", lambda: 1) == 1
+
     async def test_of_a_task_over_its_timeout_and_of_one_that_kills_the_workers_parent(self, tmp_path: Path) -> None:
         def hang(path: str) -> None:
             import time
@@ -353,7 +380,7 @@ class TestProcesses:
             time.sleep(1000)
 
         async with managed(workers=1) as site:
-            site.assign(site.task("a", hang, str(tmp_path / "a"), timeout=3.0))
+            site.assign(site.task("a", hang, str(tmp_path / "a"), timeout=6.0))
             daemon = await self.started(site, tmp_path / "a")
             assert (await site.outcome("a")).failure is not None
             await site.until(lambda: not psutil.pid_exists(daemon), "the end of the daemon")

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.integration.managing import PATIENCE, PROGRAM
+from upon.endpoint import workers as module
 from upon.endpoint.channel import FromWorker
 from upon.endpoint.environment import allowed
 from upon.endpoint.forker import IN_FLIGHT
@@ -24,6 +27,7 @@ class Heard:
     def __init__(self) -> None:
         self.up: set[int] = set()
         self.ended: dict[int, int] = {}
+        self.given_up: list[int] = []
         self._news = asyncio.Event()
 
     def forked(self, worker: int, pid: int) -> None: ...
@@ -34,6 +38,10 @@ class Heard:
 
     def exited(self, worker: int, exitcode: int, output: str) -> None:
         self.ended[worker] = exitcode
+        self._news.set()
+
+    def stuck(self, worker: int, output: str) -> None:
+        self.given_up.append(worker)
         self._news.set()
 
     def confused(self, worker: int) -> None: ...
@@ -116,3 +124,25 @@ async def test_the_limit_is_raised_for_the_manager_alone() -> None:
         if workers is not None:
             workers.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_worker_that_was_killed_and_does_not_end_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here cannot be killed; so the one that has to do it is stopped."""
+    monkeypatch.setattr(module, "STUCK", 0.2)
+    heard = Heard()
+    workers = Workers(heard, allowed(os.environ), 2)
+    try:
+        for worker in (0, 1):
+            workers.fork(worker)
+        await heard.until(lambda: heard.up == {0, 1})
+        workers.kill(1)
+        await heard.until(lambda: 1 in heard.ended)
+        os.kill(workers._parent.pid, signal.SIGSTOP)
+        workers.kill(0)
+        workers.kill(0)
+        await heard.until(lambda: heard.given_up)
+        os.kill(workers._parent.pid, signal.SIGCONT)
+        await heard.until(lambda: 0 in heard.ended)
+        assert heard.given_up == [0]
+    finally:
+        workers.close()

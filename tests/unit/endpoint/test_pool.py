@@ -94,6 +94,22 @@ def test_a_task_over_its_timeout_costs_its_worker_and_says_so() -> None:
     assert [one.id for one in made.queue] == ["b"]
 
 
+def test_a_worker_that_does_not_end_is_replaced_and_its_end_is_nothing_new() -> None:
+    """A manager that gives a worker up says that it has exited."""
+    made = pool()
+    made.assign([task("a", timeout=1.0), task("b")], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    made.tick(1.0)
+    made.reclaimed(1, {1}, 1.0)
+    ended, fork = made.exited(1, -9, "", 11.0)
+    assert isinstance(ended, Ended)
+    assert ended.outcome.failure is not None
+    assert ended.outcome.failure.type == "TaskTimeout"
+    assert fork == Fork(2)
+    assert given(made.heard(2, [Up(4002)], 11.1)) == {2: [0]}
+    assert made.heard(1, [Done(0, 1, 2)], 60.0) == made.exited(1, -9, "", 60.0) == []
+
+
 def test_a_result_that_came_before_the_kill_counts() -> None:
     made = pool()
     made.assign([task("a", timeout=1.0)], 0.0)
