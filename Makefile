@@ -40,7 +40,7 @@ test: .venv/dev ## all tests, on a real Kafka
 SAMPLE := tests/unit tests/integration/test_streams.py tests/integration/test_fabric.py tests/integration/test_sdk.py
 OTHER_VERSIONS = rm -rf $(1) && $(BIN)/uv venv --quiet $(1) && \
   $(BIN)/uv pip install --quiet --python $(1)/bin/python --resolution $(2) --editable '.[dev]' && \
-  $(1)/bin/python -m upon.embedded.broker.install && timeout --kill-after=30 300 $(1)/bin/python -m pytest -q $(SAMPLE)
+  $(1)/bin/python -m upon.embedded.broker.install && timeout --kill-after=30 900 $(1)/bin/python -m pytest -q $(SAMPLE)
 
 test-latest: .venv/dev ## a sample of the tests with the newest of everything that pyproject.toml allows
 	$(call OTHER_VERSIONS,.venv-latest,highest)
