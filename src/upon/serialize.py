@@ -41,16 +41,19 @@ def _plain(value: Any) -> bool:
         if seen > _MAX_PLAIN_NODES:
             return False
         kind = type(item)
-        if kind is list:
-            waiting.extend(item)
-        elif kind is dict:
-            if any(type(key) is not str for key in item):
-                return False
-            waiting.extend(item.values())
-        elif kind is int:
+        if kind is int:
             if not -(2**63) <= item < 2**64:
                 return False
-        elif kind not in _SCALARS:
+        elif kind in _SCALARS:
+            continue
+        elif kind is list:
+            waiting += item
+        elif kind is dict:
+            for key in item:
+                if type(key) is not str:
+                    return False
+            waiting += item.values()
+        else:
             return False
     return True
 

@@ -57,7 +57,7 @@ class Submitter(futures.Executor):
     @overload
     def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]: ...
     def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
-        """Have `fn(*args, **kwargs)` run at the site. Takes some 20 µs.
+        """Have `fn(*args, **kwargs)` run at the site. Takes some 10 µs.
 
         Args:
             fn: a function, or the name of a registered one: ``name[@version]``, the newest version by default. A name

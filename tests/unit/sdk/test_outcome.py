@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from concurrent import futures
 from functools import partial
+from typing import cast
 
 import pytest
 
@@ -18,6 +20,8 @@ from upon.errors import (
     WorkerLost,
 )
 from upon.messages import Failure, ItemFailure, Result
+from upon.sdk.connection import Connection
+from upon.sdk.future import TaskFuture
 from upon.sdk.outcome import error_of, exception, value_of
 
 
@@ -196,3 +200,7 @@ def test_a_chunk_goes_on_after_a_bad_item() -> None:
     with pytest.raises(ValueError, match="bad"):
         next(items)
     assert list(items) == [3]
+
+
+def test_a_task_future_has_all_that_a_future_of_this_python_has() -> None:
+    assert vars(futures.Future()).keys() <= vars(TaskFuture("t", cast(Connection, None))).keys()
