@@ -6,7 +6,8 @@
     calling      round trip, no-ops per second, map items per second
     whole_way    CPU of a no-op in each process on its way
     idling       CPU and memory of all parts while nothing happens
-    peers        the same with a process pool, and with a watchdog script
+    watchdog_script  the same with a process pool, and with a watchdog script
+    peers        what users pick today, beside Upon: `python -m benchmarks.peers`
 
 Tests never depend on these figures; they depend on the machine.
 """

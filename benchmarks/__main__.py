@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calling, idling, peers, watching, whole_way
+from benchmarks import calling, idling, watchdog_script, watching, whole_way
 from benchmarks.figures import Figure, percentile, spread
 from benchmarks.machine import describe
 from benchmarks.system import System, running_system
@@ -20,8 +20,8 @@ console = Console(highlight=False, width=140)
 def main() -> None:
     """Measure one after the other: the peers first, while no system of ours runs."""
     console.print(describe())
-    script_started, script_finished = peers.watchdog_script()
-    with peers.process_pool() as pool:
+    script_started, script_finished = watchdog_script.measure()
+    with watchdog_script.process_pool() as pool:
         pool_trips = calling.round_trips(pool)
         pool_tasks = calling.tasks_per_second(pool)
         pool_items, _ = calling.items_per_second(pool)
