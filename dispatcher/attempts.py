@@ -144,8 +144,9 @@ class Attempts:
                 for manager, count in shares:
                     self._give(manager, lane.code, list(islice(tasks, count)), given)
         for id, all_tasks in given.items():
-            assignments = (_assignment(task, self._timeout) for task in all_tasks)
-            for batch in portions(assignments, assignment_bytes, BATCH_BYTES):
+            assignments = tuple(_assignment(task, self._timeout) for task in all_tasks)
+            batches = portions(assignments, assignment_bytes, BATCH_BYTES) if len(assignments) > 1 else (assignments,)
+            for batch in batches:
                 self.step.send(id, protocol.Tasks.of(batch))
         if not capacity.level() and capacity.stuck and self.step.now.mono >= self.hold_until:
             self._spread()

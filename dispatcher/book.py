@@ -51,7 +51,7 @@ class Book:
         self.offsets: Offsets[int] = Offsets()
         past = past or Past()
         self.done, self.starts, self.since = past.done, past.starts, past.since
-        self.long_done = DoneIds()  # from before `since`, once that is read
+        self.long_done: DoneIds | None = None  # from before `since`, once that is read
         self.unsure: dict[str, Task] = {}
         self.claims: dict[str, tuple[str, int]] = {}
         self.early: dict[str, tuple[str, Outcome]] = {}
@@ -65,7 +65,7 @@ class Book:
 
     def is_done(self, id: str) -> bool:
         """Tell whether the result of this invocation is known to be in Kafka."""
-        return id in self.done or id in self.long_done
+        return id in self.done or (self.long_done is not None and id in self.long_done)
 
     def open(self, task: Task) -> None:
         """Enter a task that has just arrived."""

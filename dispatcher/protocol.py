@@ -42,7 +42,7 @@ Not here: bytes (`upon.dispatcher.wire`), sockets, keys (`upon.dispatcher.keys`)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -213,8 +213,13 @@ class Tasks(Frame, frozen=True):
     causes: tuple[str, ...] = ()  # the same; empty: none has one
 
     @classmethod
-    def of(cls, assignments: Iterable[Assignment]) -> Tasks:
-        """Return the message that gives these attempts to a manager."""
+    def of(cls, assignments: Sequence[Assignment]) -> Tasks:
+        """Return the message that gives these attempts, one or more, to a manager."""
+        if len(assignments) == 1:  # many managers with few tasks each: the long way costs twice as much
+            (first,) = assignments
+            call = Call(first.code, first.function, first.timeout)
+            items, causes = (first.items,) if first.items else (), (first.cause,) if first.cause else ()
+            return cls((call,), (first.id,), (first.attempt,), (first.payload,), (), items, causes)
         ids, attempts, codes, functions, payloads, items, timeouts, causes = zip(*assignments, strict=True)
         calls: dict[tuple[str, str, float], int] = {}
         which = [calls.setdefault(call, len(calls)) for call in zip(codes, functions, timeouts, strict=True)]

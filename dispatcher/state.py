@@ -213,7 +213,7 @@ class State:
     def _past_read(self, past: Past) -> None:
         """All is known now: what is unsure was done long ago, or goes its way."""
         book = self.book
-        book.long_done, book.since = past.done, 0
+        book.long_done, book.since = past.done if len(past.done) else None, 0
         for task in list(book.unsure.values()):
             if task.id in past.done:
                 book.move(task, "stored")

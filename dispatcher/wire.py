@@ -42,13 +42,15 @@ class ProtocolError(InputError):
 
 
 def assignment_bytes(one: Assignment) -> int:
-    """Return how many bytes an assignment takes in a message, at most."""
-    return len(one.payload) + _text(one.function) + _text(one.cause) + _text(one.code) + _FIELDS
+    """Return how many bytes an assignment takes in a message, at most, even if it shares its call with no other."""
+    return len(one.payload) + 4 * (len(one.function) + len(one.cause)) + len(one.code) + _FIELDS
 
 
 def outcome_bytes(one: Outcome) -> int:
     """Return how many bytes an outcome takes in a message, at most."""
-    size = len(one.payload) + _text(one.stdout) + _text(one.preview) + _FIELDS
+    size = len(one.payload) + _FIELDS
+    if one.stdout or one.preview:
+        size += _text(one.stdout) + _text(one.preview)
     if one.failure is not None:
         size += _failure_bytes(one.failure)
     return size + sum(_failure_bytes(item.failure) for item in one.bad_items) if one.bad_items else size
