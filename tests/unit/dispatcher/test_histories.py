@@ -360,8 +360,8 @@ class Histories(RuleBasedStateMachine):
         peer = self.peers[data.draw(st.sampled_from(sorted(self.peers)))]
         peer.slots = 0
         if peer.connected:
+            self.say_ready(peer)  # first, or it would be given again what it gives back
             self.gives_back(peer, list(peer.holds))
-            self.say_ready(peer)
 
     def say_ready(self, peer: Peer) -> None:
         held = tuple(Attempt(*key) for key in [*peer.holds, *peer.outcomes])
