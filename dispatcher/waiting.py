@@ -224,6 +224,9 @@ class Waiting:
         """Charge what a task took beyond what was expected (negative: less)."""
         if (known := self._accounts.get(account)) is not None:
             known.tag += seconds
+            if seconds < 0:  # its lanes' entries are behind it now, and would let a lane that comes anew go first
+                for lane in known.lanes.values():
+                    self._push(lane)
         elif account in self._tags:
             self._tags[account] += seconds
 
@@ -247,7 +250,7 @@ class Waiting:
             heapq.heapify(heap)
 
     def _first(self, depth: int) -> _Entry | None:
-        """Return the first entry of a heap that holds. Tags only rise, but for refunds, which may come a turn late."""
+        """Return the first entry of a heap that holds. An entry's tag is never above its account's."""
         heap = self._heaps[depth]
         while heap:
             entry = tag, order, number, lane = heap[0]

@@ -69,6 +69,14 @@ def test_what_was_not_expected_is_charged() -> None:
     assert {one.group for one in served(waiting, 1, count=10)} == {"b"}
 
 
+def test_what_took_less_keeps_the_order_within_its_account() -> None:
+    waiting = Waiting()
+    waiting.add(task("t0", code="c0"))
+    waiting.charge("g", -1.0)
+    waiting.add(task("t1", code="c1"))
+    assert [one.id for one in served(waiting, 3)] == ["t0", "t1"]
+
+
 def test_who_comes_back_has_no_credit_for_its_absence() -> None:
     waiting = Waiting()
     fill(waiting, 1000, "busy")
