@@ -267,6 +267,22 @@ class TestOutput:
                 assert site.outcomes[f"after {how}"][0].stdout == "a print\na child\n"
                 assert (len(site.outcomes[how]), site.deaths) == (1, {})
 
+    async def test_a_child_that_goes_on_printing_does_not_print_into_the_next_task(self) -> None:
+        def leave() -> None:
+            subprocess.Popen(["yes", "of the task before"], start_new_session=True)
+
+        def wait() -> None:
+            import time
+
+            print("its own")
+            time.sleep(0.05)
+
+        async with managed(workers=1) as site:
+            tasks = [site.task(f"{n}", (leave, wait)[n % 2]) for n in range(6)]
+            site.assign(*tasks)
+            await site.until(lambda: len(site.outcomes) == 6, "all")
+            assert {site.outcomes[f"{n}"][0].stdout for n in (1, 3, 5)} == {"its own\n"}
+
     async def test_what_does_not_decode_and_what_has_no_end(self) -> None:
         def strange() -> None:
             print("\udcff\x00\x1b[2J")
