@@ -131,6 +131,7 @@ class Workers:
         self._channels: dict[int, Channel] = {}
         self._closed = False
         self._open_door()
+        self._others = children()  # what this process has started apart from us is not ours to end
         become_subreaper()  # what workers started comes to us if the parent dies
         self._start_parent()
 
@@ -352,9 +353,10 @@ class Workers:
 
     def _sweep(self) -> None:
         """End what the dead parent's workers had started: it has become ours, and so will its children."""
-        if not self._closed and kill_children(spare=(self._parent.pid,)):
+        spared = (self._parent.pid, *self._others)
+        if not self._closed and kill_children(spare=spared):
             for pid in children():
-                if pid != self._parent.pid:
+                if pid not in spared:
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(pid, os.WNOHANG)
             self._loop.call_later(SWEEP, self._sweep)

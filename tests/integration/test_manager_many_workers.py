@@ -146,3 +146,18 @@ async def test_a_worker_that_was_killed_and_does_not_end_is_given_up_once(monkey
         assert heard.given_up == [0]
     finally:
         workers.close()
+
+
+async def test_a_parent_that_dies_takes_no_other_child_of_this_process_along() -> None:
+    heard = Heard()
+    with subprocess.Popen(["sleep", "1000"]) as other:  # noqa: ASYNC220 (a fork blocks nothing here)
+        workers = Workers(heard, allowed(os.environ), 1)
+        try:
+            workers.fork(0)
+            await heard.until(lambda: 0 in heard.up)
+            os.kill(workers._parent.pid, signal.SIGKILL)
+            await heard.until(lambda: 0 in heard.ended)
+            assert other.poll() is None
+        finally:
+            workers.close()
+            other.kill()
