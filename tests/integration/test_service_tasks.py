@@ -115,6 +115,8 @@ class TestTasks:
         await alone.records.invocations(*[batch(n) for n in range(6)])
         await alone.records.results(result("t5", function="f1"), result("t4", status="failed", function="f0"))
         await alone.task_with("t4", "failed")
+        for n in range(4):  # the invocations are in other partitions than the results
+            await alone.task_with(f"t{n}", "pending")
 
         async def ids(query: str) -> list[str]:
             return [one["id"] for one in await alone.ask("GET", f"/v1/tasks{query}")]
