@@ -9,7 +9,6 @@ Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from itertools import islice
 
@@ -34,7 +33,7 @@ from upon.dispatcher.tasks import (
 )
 from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
-from upon.messages import Started
+from upon.messages import Failure, Started
 from upon.portions import portions
 
 CODE_PATIENCE = 15.0
@@ -100,11 +99,10 @@ class Attempts:
         lost = lost_failure(task)
         delay = retry_delay(task.invocation.retry, task.starts, lost.kinds, self._random())
         if delay is None:
-            self.step.tell("warning", lost.message, "task_lost", id=task.id)
-            self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost))
+            self._give_up(task, lost)
         elif delay:
             task.due = self.step.now.mono + delay
-            heapq.heappush(self.book.alarms, (task.due, task.id))
+            self.book.remind(task)
         else:
             self.queue(task)
 
@@ -168,15 +166,12 @@ class Attempts:
             task.attempt += 1
             task.dispatched, task.started, task.pid = wall, 0, 0
             task.sent = task.invocation.retry.attempts > 1
+            if not task.sent:
+                self.step.add(PublishIntent(task.attempt, _start(task, 0)))
         if code not in manager.warm:
             self.book.capacity.warm(manager, code)
             self.step.add(SendCode(manager.id, code))
-        at_once = [task for task in tasks if task.sent]
-        if len(at_once) < len(tasks):
-            for task in tasks:
-                if not task.sent:
-                    self.step.add(PublishIntent(task.attempt, _start(task, 0)))
-        if at_once:
+        if at_once := [task for task in tasks if task.sent]:
             given.setdefault(manager.id, []).extend(at_once)
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
@@ -285,6 +280,10 @@ class Attempts:
         if delay is not None:
             self._again(task, delay, first=not counts)
             return
+        self._give_up(task, lost, finished)
+
+    def _give_up(self, task: Task, lost: Failure, finished: int = 0) -> None:
+        """A task was lost as often as its policy allows."""
         self.step.tell("warning", lost.message, "task_lost", id=task.id)
         self.finish(task, Outcome(task.id, task.attempt, "failed", failure=lost, finished=finished))
 

@@ -112,11 +112,11 @@ class Book:
             self.capacity.moved(manager)
         elif to == "needs_code":
             self.wanting.setdefault(task.invocation.code, {})[task.id] = task
-            heapq.heappush(self.alarms, (task.due, task.id))
+            self.remind(task)
         elif to == "unsure":
             self.unsure[task.id] = task
         elif to == "retrying":
-            heapq.heappush(self.alarms, (task.due, task.id))
+            self.remind(task)
 
     def assign(self, manager: Manager, tasks: Sequence[Task]) -> None:
         """Give a manager tasks that were just taken from `ready`."""
@@ -130,6 +130,10 @@ class Book:
         """Say how many bytes are held for a task now."""
         self.bytes += size - task.size
         task.size = size
+
+    def remind(self, task: Task) -> None:
+        """Have `due` name a task that waits when its time, `task.due`, has come."""
+        heapq.heappush(self.alarms, (task.due, task.id))
 
     def due(self, mono: float) -> list[Task]:
         """Return, once, the tasks whose wait is over."""

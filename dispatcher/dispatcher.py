@@ -323,13 +323,13 @@ class Dispatcher:
         self._put(PastRead(await past_of(kafka, self._topics.results, self._site, horizon())))
 
     async def _read_invocations(self) -> None:
-        beyond = {one.partition: at.beyond for one, at in self._reader.positions.items() if at.beyond is not None}
+        offsets = self._state.book.offsets
         while True:
             batches = await self._reader.next(max_records=POLL_RECORDS)
             now = time.time_ns()
             for records in batches:
                 for record in records:
-                    if (before := beyond.get(record.partition)) is None or not before.settled(record.offset):
+                    if not offsets.was_settled(record.partition, record.offset):
                         self._put(invocation_input(record, self._site, now))
             if batches:  # what was read is taken in before more is, so that Pause is in time
                 self._taken.clear()

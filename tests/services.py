@@ -38,6 +38,13 @@ from upon.topics import Topics
 
 T = TypeVar("T")
 TOKEN = "secret-of-a-test"
+RULE = """
+version: 1
+rules:
+  - name: thumbs
+    upon: {type: [upon.file.ready]}
+    run: {function: thumbs.make, site: local, args: ["${subject}"]}
+"""
 DEADLINE = 30.0
 PROGRAM = """
 import sys

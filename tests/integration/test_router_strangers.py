@@ -58,16 +58,10 @@ def say(place: tuple[str, int], words: list[bytes]) -> list[socket.socket]:
 
 def round_trip(address: str, curve: Path) -> bytes:
     """Say something as a manager with a key does; return the answer."""
-    keys = manager_keys(curve)
-    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
-        dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.CURVE_SERVERKEY, dispatcher_keys(curve).public)
-        dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
-        dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
-        dealer.connect(address)
-        dealer.send_multipart([b"manager", b"hello"])
-        assert dealer.poll(int(PATIENCE * 1000)), "no answer"
-        return bytes(dealer.recv())
+    with dealer(address, curve) as end:
+        end.send_multipart([b"manager", b"hello"])
+        assert end.poll(int(PATIENCE * 1000)), "no answer"
+        return bytes(end.recv())
 
 
 async def test_garbage_half_handshakes_and_silence(router: Router, tmp_path: Path) -> None:
@@ -96,7 +90,7 @@ async def test_garbage_half_handshakes_and_silence(router: Router, tmp_path: Pat
 
 
 @contextmanager
-def dealer(address: str, curve: Path, key: str) -> Iterator[zmq.Socket[bytes]]:
+def dealer(address: str, curve: Path, key: str = "manager") -> Iterator[zmq.Socket[bytes]]:
     """A socket with a key of its own."""
     keys = manager_keys(curve, key)
     with zmq.Context() as context, context.socket(zmq.DEALER) as end:

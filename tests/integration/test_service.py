@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from openapi_spec_validator import validate
 
-from tests.services import TOKEN, Running, eventually, result, service
+from tests.services import RULE, TOKEN, Running, eventually, result, service
 from upon import api
 from upon.events import Event, read_record
 from upon.kafka.clients import async_consumer
@@ -20,14 +20,6 @@ from upon.serialize import dumps
 from upon.topics import Topics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-RULE = """
-version: 1
-rules:
-  - name: thumbs
-    upon: {type: [upon.file.ready]}
-    run: {function: thumbs.make, site: local, args: ["${subject}"]}
-"""
 
 
 class TestDoor:

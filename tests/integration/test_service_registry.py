@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.services import Running, service
+from tests.services import RULE, Running, service
 from upon import api
 from upon.messages import (
     RegistryRecord,
@@ -16,14 +16,6 @@ from upon.messages import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-RULE = """
-version: 1
-rules:
-  - name: thumbs
-    upon: {type: [upon.file.ready]}
-    run: {function: thumbs.make, site: local, args: ["${subject}"]}
-"""
 
 
 class TestFunctions:

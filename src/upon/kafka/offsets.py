@@ -43,8 +43,12 @@ class Offsets(Generic[Partition]):
         if offset < self._next.get(partition, 0):
             return False
         self._next[partition] = offset + 1
+        return not self.was_settled(partition, offset)
+
+    def was_settled(self, partition: Partition, offset: int) -> bool:
+        """Tell whether a record was settled before reading began (see `resume`)."""
         before = self._before.get(partition)
-        return before is None or not before.settled(offset)
+        return before is not None and before.settled(offset)
 
     def open(self, partition: Partition, offset: int) -> None:
         """One more effect of this offset, the last that was read, is not settled."""
