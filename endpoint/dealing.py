@@ -89,8 +89,10 @@ class Rooms:
             self._put(worker, worker.load, NOWHERE)
         return rooms
 
-    def deal(self, queue: deque[Assignment], codes: CodeCache, now: float, out: list[Instruction]) -> list[Assignment]:
+    def deal(self, queue: deque[Assignment], codes: CodeCache, now: float, out: list[Instruction]) -> str:
         """Move tasks from the queue to workers, one to each in turn, so that they begin in the queue's order.
+
+        A first task whose code is not here stays, and all behind it: else a later one could take the last idle worker.
 
         Args:
             queue: what waits; it is shortened.
@@ -99,27 +101,28 @@ class Rooms:
             out: gets a Give for each worker that has got something.
 
         Returns:
-            Tasks whose code is not in the cache (any more); they are not in the queue either.
+            The code that the first task waits for, as it is not in the cache (any more); empty if it has it.
         """
-        wanting: list[Assignment] = []
+        lacking = ""
         if not queue or not self.count:
-            return wanting
+            return lacking
         share = min(MAX_AHEAD, -(-len(queue) // self.count))
         rooms = self._open(share, len(queue), now)
         hands: list[tuple[Worker, list[ToWorker], list[int]]] = [(worker, [], []) for worker, _ in rooms]
         for turn in range(max((room for _, room in rooms), default=0)):
-            if not queue:
+            if not queue or lacking:
                 break
             for (worker, messages, seqs), (_, room) in zip(hands, rooms, strict=True):
-                if turn < room and queue and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
-                    task = queue.popleft()
+                if turn < room and queue and not lacking and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
+                    task = queue[0]
                     if task.code not in worker.codes:
                         body = codes.get(task.code)
                         if body is None:
-                            wanting.append(task)
+                            lacking = task.code
                             continue
                         worker.codes.add(task.code)
                         messages.append(body)
+                    queue.popleft()
                     seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
                     worker.ahead.append((seq, task))
                     worker.ahead_bytes += len(task.payload)
@@ -130,7 +133,7 @@ class Rooms:
             if messages:
                 self.place(worker)
                 out.append(Give(worker.number, messages, seqs))
-        return wanting
+        return lacking
 
 
 def _move(levels: dict[int, Level], worker: Worker, old: int, new: int) -> None:

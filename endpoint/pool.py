@@ -1,7 +1,7 @@
 """What a manager decides about its workers: a pure state machine; each event returns instructions.
 
-    a task     arrived ─▶ [waits for its code] ─▶ queued ─▶ ahead at a worker ─Began─▶ running ─Done─▶ Ended
-                                                    ▲──Reclaim, worker exited──┘        └─worker exited─▶ Died
+    a task     arrived ─▶ queued ─▶ ahead at a worker ─Began─▶ running ─Done─▶ Ended
+                             ▲──Reclaim, worker exited──┘        └─worker exited─▶ Died
     a worker   Fork ─▶ starting ─Up─▶ up (idle | running) ─Kill or by itself─▶ exited ─▶ Fork
                            └──exited before Up─▶ a wait that doubles, then Fork
 
@@ -10,7 +10,8 @@ Guarantees, whatever the order of the events:
 - a task is lost with a worker only if it had begun there; what the worker held ahead is queued again, in front;
 - one task too long (Timeout) or cancelled costs its worker and nobody else's task;
 - what is asked back, or waits when the pool drains or stops, goes back to the dispatcher unless it has begun;
-- while a worker is idle, no task waits behind another one's.
+- tasks are handed out in the order in which they came: one whose code is on its way holds up those behind it;
+- but for that, no task waits while a worker is idle, nor behind another one's.
 
 Not here: time (handed in, monotonic seconds), processes and channels (`upon.endpoint.workers`), attempts' numbers and
 what the dispatcher knows (`upon.endpoint.ledger`).
@@ -48,7 +49,7 @@ class Pool:
         self.codes = codes or CodeCache()
         self.workers: dict[int, Worker] = {}
         self.queue: deque[Assignment] = deque()
-        self.wanting: dict[str, list[Assignment]] = {}  # code → tasks that wait for it
+        self._wanted: set[str] = set()  # code of queued tasks that was asked for and is not here yet
         self._rooms, self._alarms = Rooms(), Alarms(self.workers)
         self._cancelling: dict[str, bool] = {}  # ids at a worker that shall not begin; True: end if they have
         self._asked: set[str] = set()  # ids at a worker that are asked back
@@ -81,7 +82,7 @@ class Pool:
     @property
     def queued(self) -> int:
         ahead = sum(len(worker.ahead) for worker in self.workers.values())
-        return len(self.queue) + ahead + sum(map(len, self.wanting.values()))
+        return len(self.queue) + ahead
 
     def begun(self, now: float) -> list[Begun]:
         """Return what runs and was said to be slow."""
@@ -89,7 +90,7 @@ class Pool:
 
     def lacking(self) -> list[str]:
         """Return the code that is waited for."""
-        return [*self.wanting, *(worker.lacks for worker in self.workers.values() if worker.lacks)]
+        return [*self._wanted, *(worker.lacks for worker in self.workers.values() if worker.lacks)]
 
     # ------------------------------------------------------------------------------------------------------ events
 
@@ -103,17 +104,16 @@ class Pool:
             return [Back(list(assignments))]
         out: list[Instruction] = []
         for assignment in assignments:
-            if assignment.code in self.codes:
-                self.queue.append(assignment)
-            else:
-                self._want(assignment, out)
+            self.queue.append(assignment)
+            if assignment.code not in self.codes:
+                self._want(assignment.code, out)
         return self._hand_out(now, out)
 
     def code(self, code: Code, now: float) -> list[Instruction]:
         """A function's body arrived."""
         out: list[Instruction] = []
         self.codes.add(code)
-        self.queue.extend(self.wanting.pop(code.hash, ()))
+        self._wanted.discard(code.hash)
         for worker in self.workers.values():
             if worker.lacks == code.hash:
                 worker.lacks = ""
@@ -206,12 +206,8 @@ class Pool:
         out: list[Instruction] = []
         worker = self._rooms.holders.get(id)
         if worker is None:
-            for waiting in (self.queue, *self.wanting.values()):
-                for assignment in waiting:
-                    if assignment.id == id:
-                        waiting.remove(assignment)
-                        return [Ended(cancelled(assignment))]
-            return out
+            out.extend(Ended(cancelled(one)) for one in self._take_out(lambda assignment: assignment.id == id))
+            return self._hand_out(now, out)
         if worker.running is None or worker.running.id != id:  # it is ahead
             self._cancelling[id] = running or self._cancelling.get(id, False)
             return [Reclaim(worker.number)]
@@ -230,7 +226,7 @@ class Pool:
         holders = {id: self._rooms.holders[id] for id in wanted if id in self._rooms.holders}
         self._asked |= {id for id, worker in holders.items() if worker.running is None or worker.running.id != id}
         out.extend(Reclaim(number) for number in sorted({worker.number for worker in holders.values() if worker.ahead}))
-        return out
+        return self._hand_out(now, out)
 
     def drain(self) -> list[Instruction]:
         """From now on nothing begins; what waits is given back."""
@@ -243,13 +239,10 @@ class Pool:
 
     def _take_out(self, which: Callable[[Assignment], bool]) -> list[Assignment]:
         """Take what is at no worker."""
-        waiting = [*self.queue, *(one for tasks in self.wanting.values() for one in tasks)]
-        taken = [assignment for assignment in waiting if which(assignment)]
+        taken = [assignment for assignment in self.queue if which(assignment)]
         if taken:
             self.queue = deque(assignment for assignment in self.queue if not which(assignment))
-            self.wanting = {
-                code: left for code, tasks in self.wanting.items() if (left := [one for one in tasks if not which(one)])
-            }
+            self._wanted &= {assignment.code for assignment in self.queue}
         return taken
 
     def tick(self, now: float) -> list[Instruction]:
@@ -299,10 +292,10 @@ class Pool:
             worker.victim = worker.seq if worker.running is not None else -1
             out.extend((Reclaim(worker.number), Kill(worker.number)))
 
-    def _want(self, assignment: Assignment, out: list[Instruction]) -> None:
-        if assignment.code not in self.wanting:
-            out.append(Lack(assignment.code))
-        self.wanting.setdefault(assignment.code, []).append(assignment)
+    def _want(self, code: str, out: list[Instruction]) -> None:
+        if code not in self._wanted:
+            self._wanted.add(code)
+            out.append(Lack(code))
 
     def _missing(self, worker: Worker, code: str, out: list[Instruction]) -> None:
         body = self.codes.get(code)
@@ -372,8 +365,9 @@ class Pool:
         """Give queued tasks to workers: idle ones first, then some ahead to those with quick tasks."""
         if self._stopped:
             return out
-        for task in self._rooms.deal(self.queue, self.codes, now, out):
-            self._want(task, out)
-        if not self.queue and (behind := self._rooms.crowded()) is not None:
+        lacking = self._rooms.deal(self.queue, self.codes, now, out)
+        if lacking:
+            self._want(lacking, out)
+        if (lacking or not self.queue) and (behind := self._rooms.crowded()) is not None:
             out.append(Reclaim(behind.number))
         return out

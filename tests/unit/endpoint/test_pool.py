@@ -51,6 +51,37 @@ def test_unknown_code_is_asked_for_once_and_its_tasks_wait() -> None:
     assert given([give]) == {1: [0, 1]}
 
 
+def test_a_task_that_waits_for_its_code_keeps_its_place() -> None:
+    made = pool()
+    made.assign([task("first", code="new"), task("later"), task("latest")], 0.0)
+    (give,) = made.code(Code("new", b""), 0.0)
+    assert isinstance(give, Give)
+    assert [one.code for one in give.messages if isinstance(one, Task)] == ["new", "c", "c"]
+
+
+def test_what_waits_behind_a_task_without_code_goes_on_when_that_is_taken_away() -> None:
+    made = pool()
+    assert made.assign([task("a", code="gone"), task("b")], 0.0) == [Lack("gone")]
+    ended, give = made.cancel("a", 0.0)
+    assert isinstance(ended, Ended)
+    assert given([give]) == {1: [0]}
+    made.heard(1, [Began(0, 1), Done(0, 1, 2)], 0.0)
+    assert made.assign([task("c", code="gone"), task("d")], 0.0) == [Lack("gone")]
+    back, give = made.give_back(["c"], 0.0)
+    assert isinstance(back, Back)
+    assert given([give]) == {1: [1]}
+    assert made.lacking() == []
+
+
+def test_a_task_behind_a_long_one_moves_to_an_idle_worker_though_the_next_waits_for_its_code() -> None:
+    made = pool(2)
+    made.assign([task(id) for id in "abc"], 0.0)
+    made.heard(1, [Began(0, 1)], 0.0)
+    made.assign([task("d", code="new"), task("e")], 0.0)
+    assert Reclaim(1) in made.heard(2, [Began(0, 1), Done(0, 1, 2)], 0.0)
+    assert given(made.reclaimed(1, {1}, 0.0)) == {2: [1]}
+
+
 def test_tasks_are_spread_before_they_queue() -> None:
     made = pool(2)
     assert given(made.assign([task("a"), task("b")], 0.0)) == {1: [0], 2: [0]}
