@@ -31,7 +31,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from upon.dispatcher.keys import KeyPair, allowed, changed
-from upon.errors import ConfigError
+from upon.errors import AddressTaken, ConfigError
 from upon.logs import get_logger
 from upon.machine import raise_descriptor_limit
 
@@ -108,7 +108,8 @@ class Router:
         address: where it listens.
 
     Raises:
-        ConfigError: the address is taken or is none.
+        AddressTaken: another program listens there.
+        ConfigError: the address is none, or none of this machine.
     """
 
     def __init__(self, address: str, keys: KeyPair, curve: Path, wake: Callable[[], None]) -> None:
@@ -135,7 +136,7 @@ class Router:
             self._socket.bind(address or "tcp://127.0.0.1:*")
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
-            raise ConfigError(
+            raise (AddressTaken if error.errno == zmq.EADDRINUSE else ConfigError)(
                 f"cannot listen for managers at {address}: {error.strerror or error}; "
                 "set UPON_DISPATCHER to a free tcp://HOST:PORT, or leave it empty for any free port"
             ) from error

@@ -10,6 +10,7 @@ the database; the store is a projection of Kafka, so it can be lost. Run as `upo
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.config import Settings
-from upon.errors import ConfigError
+from upon.errors import AddressTaken, ConfigError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.kafka.ends import Ends
@@ -208,7 +209,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int, doors: Doors) -> 
     try:
         await DoorSite(runner, host, port, doors).start()
     except OSError as error:
-        raise ConfigError(
+        raise (AddressTaken if error.errno == errno.EADDRINUSE else ConfigError)(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with UPON_LISTEN"
         ) from error
     bound = runner.addresses[0]

@@ -2,6 +2,7 @@
 
     UponError
     ├── ConfigError            a setting, a profile or a sources file is wrong or missing
+    │   └── AddressTaken       another program listens where one of ours was to
     ├── InputError             something a user gave us is not what it should be
     │   ├── EventError         not a CloudEvents 1.0 event
     │   ├── RuleError          a rule that does not parse; knows file, line, column and field
@@ -40,6 +41,10 @@ class UponError(Exception):
 
 class ConfigError(UponError):
     """A setting, a profile or a sources file is wrong or missing."""
+
+
+class AddressTaken(ConfigError):
+    """Another program listens at the address where one of ours was to."""
 
 
 class InputError(UponError):

@@ -2,7 +2,8 @@
 
     starting ──ready()──▶ ready ──SIGTERM / SIGINT──▶ stopping ──▶ exit 0
         └────────────────────┴────── exception ──────▶ logged, exit 1     (a UponError: exit 2, one line;
-                                                                        KafkaDamaged, which does not pass: exit 3)
+                                                                        KafkaDamaged, which does not pass: exit 3;
+                                                                        AddressTaken: exit 4)
 
 A part's `main(part, settings)` calls `part.ready(...)` once it can do its work and returns soon after
 `part.stopping` is set. The supervisor learns of readiness through the file descriptor in UPON_READY_FD:
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from upon.config import Settings
-from upon.errors import KafkaDamaged, KafkaUnavailable, UponError
+from upon.errors import AddressTaken, KafkaDamaged, KafkaUnavailable, UponError
 from upon.kafka.answers import answers
 from upon.logs import configure, get_logger
 from upon.machine import refusal
@@ -81,7 +82,9 @@ Main = Callable[[Part, Settings], Awaitable[None]]
 
 
 def run_part(name: str, settings: Settings, main: Main, *, needs_kafka: bool = True) -> int:
-    """Run a part until it is told to stop; return its exit code: 0 stopped, 1 bug, 2 a UponError, 3 a lasting one.
+    """Run a part until it is told to stop; return its exit code.
+
+    0 stopped, 1 bug, 2 a UponError, 3 one that does not pass by itself, 4 another program has its address.
 
     Args:
         name: on every line of its log.
@@ -94,7 +97,7 @@ def run_part(name: str, settings: Settings, main: Main, *, needs_kafka: bool = T
         asyncio.run(_run(name, settings, main, needs_kafka))
     except UponError as error:
         log.error(str(error), action="stop", error=type(error).__name__)
-        return 3 if isinstance(error, KafkaDamaged) else 2
+        return 3 if isinstance(error, KafkaDamaged) else 4 if isinstance(error, AddressTaken) else 2
     except Exception as error:
         if said := refusal(error):
             log.error(said, action="stop", error=type(error).__name__)

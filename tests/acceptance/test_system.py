@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,8 @@ import pytest
 
 from tests.systems import System, running, wait_for
 from upon import Executor
-from upon.embedded.ports import free_port
+from upon.embedded.broker.folder import BrokerFolder
+from upon.embedded.ports import HOST, free_port
 
 PARTS = ["kafka", "service", "streams", "dispatcher", "manager", "workers", "sources"]
 
@@ -154,11 +156,21 @@ def test_a_part_that_dies_is_restarted_and_one_line_says_so(tmp_path: Path, kafk
 
 
 def test_two_systems_beside_each_other(system: System, tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "1") as other:
-        assert other.status()["service"] != system.status()["service"]
-        with Executor(home=other.home) as a, Executor(home=system.home) as b:
-            assert a.submit(pow, 2, 3).result(timeout=60) == 8
-            assert b.submit(pow, 2, 4).result(timeout=60) == 16
+    """The other one loses the port that it has chosen for Kafka to a program that is quicker, and takes another."""
+    kafka = BrokerFolder(tmp_path / "home" / "kafka")
+
+    def rob() -> socket.socket:
+        return socket.create_server((HOST, wait_for(lambda: kafka.identity().port, "Kafka's port is chosen")))
+
+    with ThreadPoolExecutor(1) as pool:
+        robbing = pool.submit(rob)
+        with running(tmp_path, "--workers", "1") as other, robbing.result() as thief:
+            assert kafka.identity().port != thief.getsockname()[1]
+            assert "starting again at others" in (other.home / "logs" / "up.log").read_text()
+            assert other.status()["service"] != system.status()["service"]
+            with Executor(home=other.home) as a, Executor(home=system.home) as b:
+                assert a.submit(pow, 2, 3).result(timeout=60) == 8
+                assert b.submit(pow, 2, 4).result(timeout=60) == 16
 
 
 @pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "no Kafka answers"), ("nonsense", "HOST:PORT")])

@@ -170,14 +170,21 @@ async def test_a_remembered_port_that_is_taken_is_replaced(broker: Broker) -> No
     assert await read(after, "t", "g", 5) == list(range(5))
 
 
-def test_a_port_taken_at_the_last_moment(broker: Broker) -> None:
-    with socket.create_server((ports.HOST, broker.identity.port)):
-        done = subprocess.run(
-            broker.command(), env=broker.environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
-        )
-        reason = broker.diagnose(done.stdout + done.stderr, done.returncode)
-    assert done.returncode != 0
-    assert all(text in reason for text in (f"port {broker.identity.port}", f"pid {os.getpid()}", *REMEDIES))
+def test_a_port_lost_at_the_last_moment_is_replaced(broker: Broker) -> None:
+    broker.start()
+    lost = broker.identity.port
+    with socket.create_server((ports.HOST, lost)):
+        broker.wait_ready(DEADLINE)
+    assert broker.identity.port != lost
+
+
+def test_a_wanted_port_lost_at_the_last_moment_is_named(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "kafka", port=ports.free_port())
+    broker.start()
+    with socket.create_server((ports.HOST, broker.identity.port)), pytest.raises(KafkaStartError) as caught:
+        broker.wait_ready(DEADLINE)
+    expected = (f"port {broker.identity.port}", f"pid {os.getpid()}", *REMEDIES)
+    assert all(text in str(caught.value) for text in expected)
 
 
 def test_ready_means_this_broker(broker: Broker, kafka: str) -> None:

@@ -16,7 +16,7 @@ from upon.dispatcher import protocol, wire
 from upon.dispatcher.keys import curve_folder, dispatcher_keys, manager_keys
 from upon.dispatcher.protocol import Attempt
 from upon.embedded.ports import free_port
-from upon.errors import ConfigError
+from upon.errors import AddressTaken, ConfigError
 from upon.kafka.clients import async_consumer
 from upon.kafka.follow import follow
 from upon.messages import DeadLetter, Retry, decode
@@ -347,6 +347,6 @@ async def test_an_address_that_is_taken_is_a_clear_error(f: Fabric) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         f.settings.dispatcher = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(ConfigError, match="cannot listen for managers at tcp"):
+        with pytest.raises(AddressTaken, match="cannot listen for managers at tcp"):
             async with dispatcher(f.settings):
                 pass

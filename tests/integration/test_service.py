@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +15,8 @@ from openapi_spec_validator import validate
 
 from tests.services import RULE, TOKEN, Running, eventually, result, service
 from upon import api
+from upon.embedded.parts import TAKEN
+from upon.embedded.ports import HOST
 from upon.events import Event, read_record
 from upon.kafka.clients import async_consumer
 from upon.messages import DeadLetter, RuleRevision
@@ -35,6 +39,13 @@ class TestDoor:
                                 continue
                             assert response.status == 401, (method, path)
                             assert (await response.json())["error"] == "NotAuthenticated"
+
+    async def test_an_address_that_is_taken_is_a_clear_error(self, kafka: str, topics: Topics, tmp_path: Path) -> None:
+        with socket.create_server((HOST, 0)) as other:
+            one = Running(kafka, topics, tmp_path, UPON_LISTEN=f"{HOST}:{other.getsockname()[1]}")
+            with pytest.raises(AssertionError, match=r"cannot listen on .*: [Aa]ddress already in use"):
+                await one.start()
+            assert await one.stop() == TAKEN
 
     async def test_the_description_is_valid_openapi(self, running: Running) -> None:
         described = await running.ask("GET", "/openapi.json")

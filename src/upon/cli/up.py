@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HomeOption = Annotated[Path | None, typer.Option("--home", help="the folder of this system (default: UPON_HOME)")]
 DETACHED_READY = 120.0
 """Seconds that `upon up --detach` waits for the parts; Kafka's jars may have to be fetched first."""
+STARTS = 5
+"""How often a system is started that loses a port, which it has chosen, to another program before it listens there."""
 
 
 def up(  # noqa: PLR0917  typer makes options of them
@@ -97,6 +99,7 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None, sources_cho
 
     from upon.embedded.notify import notify
     from upon.embedded.supervisor import Supervisor
+    from upon.errors import AddressTaken
     from upon.triggers import applied
 
     console = Console(stderr=True, highlight=False)
@@ -106,20 +109,38 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None, sources_cho
         with contextlib.suppress(OSError):  # a full disk, a terminal that is gone: no reason to stop
             console.print(Text(f"{part:<11}", "bold"), Text(line), sep="", soft_wrap=True)
 
+    told = asyncio.Event()
+
     async def run() -> None:
-        supervisor = Supervisor(settings, kafka, say, locked)
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, supervisor.stopping.set)
-        announcer = asyncio.create_task(announce(supervisor))
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        for _ in range(STARTS - 1):
+            try:
+                return await run_once()
+            except AddressTaken as lost:
+                if told.is_set():
+                    return None
+                say("upon", f"another program took an address of ours; starting again at others. {lost}")
+        return await run_once()
+
+    async def run_once() -> None:
+        supervisor = Supervisor(settings, kafka, say, locked)
+        beside = [asyncio.create_task(announce(supervisor)), asyncio.create_task(stop(supervisor))]
         try:
             await supervisor.run()
         finally:
-            announcer.cancel()
+            for task in beside:
+                task.cancel()
+
+    async def stop(supervisor: Supervisor) -> None:
+        await told.wait()
+        supervisor.stopping.set()
 
     def locked() -> None:
+        nonlocal log
         if log is not None:
             _write_to(log)
+            log = None  # once: what a first start said is kept
         if sources_chosen:  # what `upon sources apply` said before no longer holds
             applied.forget(settings.places.path)
 

@@ -29,6 +29,8 @@ SAID_WHY = 2
 """Exit code of a part that stopped with an error of the tree: at its first start, trying again will not help."""
 LASTING = 3
 """Exit code of a part that stopped with an error that does not pass by itself: a log of Kafka that is damaged."""
+TAKEN = 4
+"""Exit code of a part that found another program at its address."""
 DOUBT = 60.0
 """Seconds that a part must be up after such an end before it counts as up: damage is met where reading comes to it."""
 OPTIONAL = ("sources",)
@@ -94,7 +96,7 @@ class Deaths:
         """
         if self.ever_ready:
             return "later" if code == LASTING else "again"
-        if code not in (SAID_WHY, LASTING) and self.in_a_row < GIVE_UP:
+        if code not in (SAID_WHY, LASTING, TAKEN) and self.in_a_row < GIVE_UP:
             return "again"
         return "later" if part in OPTIONAL else "give up"
 

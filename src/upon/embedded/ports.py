@@ -6,7 +6,7 @@ could be taken while the broker is down, even by a client that keeps trying to r
 
 from __future__ import annotations
 
-import random
+import secrets
 import socket
 from collections.abc import Collection
 from pathlib import Path
@@ -44,7 +44,8 @@ def free_port(avoid: Collection[int] = ()) -> int:
         OSError: a thousand tries found none.
     """
     for _ in range(1000):
-        port = random.randrange(LOWEST, max(_ephemeral_begin(), LOWEST + 1000))
+        # `random` may be seeded: then all who ask would get the same ports in the same order.
+        port = LOWEST + secrets.randbelow(max(_ephemeral_begin() - LOWEST, 1000))
         if port not in avoid and is_free(port):
             return port
     raise OSError(f"no free port on {HOST} between {LOWEST} and {_ephemeral_begin()}")

@@ -33,7 +33,7 @@ from upon.embedded.health import free
 from upon.embedded.parts import KAFKA, PARTS, Deaths
 from upon.embedded.state import Lock, PartState, SystemState
 from upon.embedded.upkeep import EVERY, Upkeep
-from upon.errors import ConfigError, KafkaStartError, PartFailed, UponError
+from upon.errors import AddressTaken, ConfigError, KafkaStartError, PartFailed, UponError
 from upon.kafka.answers import answers
 from upon.kafka.clients import unavailable
 from upon.machine import refusal
@@ -78,7 +78,8 @@ class Supervisor:
         """Run the system until `stopping` is set.
 
         Raises:
-            ConfigError: the home cannot be written, or an address is wrong or taken.
+            AddressTaken: another program took an address since it was chosen; the next start chooses another.
+            ConfigError: the home cannot be written, or an address is wrong, or taken though the user named it.
             Conflict: a system runs in this home already, or another serves this Kafka's prefix or site.
             KafkaError: Kafka cannot be installed or started.
             PartFailed: a part dies at its start, again and again; or the supervision itself came to an end.
@@ -290,6 +291,9 @@ class Supervisor:
                 again = "again " if state.restarts else ""
                 self.say(name, f"up {again}after {since - began:.1f} s{_where(info)}")
             code = await ended
+            if info is None and name == KAFKA and self._broker is not None:
+                lost = await asyncio.to_thread(self._broker.lost_port, self._said(name), code)
+                code = parts.TAKEN if lost else code
             return None if info is None else time.monotonic() - since, code
         finally:
             child.kill_group()
@@ -297,7 +301,9 @@ class Supervisor:
 
     def _give_up(self, name: str, code: int | None, reason: str) -> None:
         how = "" if code is None else f" ({parts.describe_exit(code)})"
-        if name == KAFKA and code is not None:
+        if code == parts.TAKEN and not self._named(name):
+            self._failure = AddressTaken(f"{name}: {reason}")
+        elif name == KAFKA and code is not None:
             self._failure = KafkaStartError(reason)
         else:
             self._failure = PartFailed(
@@ -332,12 +338,20 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
 
+    def _named(self, name: str) -> bool:
+        """Return whether the user named the port at which a part listens."""
+        wanted = {"service": self.settings.listen, "dispatcher": os.environ.get("UPON_DISPATCHER", "")}
+        return bool(addresses.port(wanted.get(name, "")))
+
+    def _said(self, name: str) -> str:
+        """Return what a part has said since its last start."""
+        return logfile.end(self._log(name), self._log_begins.get(name, 0))
+
     def _reason(self, name: str, code: int) -> str:
         """Return why a part ended, as its log tells it; what Kafka's next start can repair is marked for it."""
-        said = logfile.end(self._log(name), self._log_begins.get(name, 0))
         if name == KAFKA and self._broker is not None:
-            return self._broker.diagnose(said, code)
-        return parts.last_message(said.splitlines())
+            return self._broker.diagnose(self._said(name), code)
+        return parts.last_message(self._said(name).splitlines())
 
     # ── stop ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,6 +13,7 @@ from upon.embedded.parts import (
     ROOM,
     SAID_WHY,
     STEADY,
+    TAKEN,
     Deaths,
     describe_exit,
     inherited,
@@ -44,6 +45,7 @@ def test_a_part_that_said_why_is_given_up_at_once_but_the_system_runs_without_so
     deaths = Deaths().died(None)
     assert deaths.after("service", SAID_WHY) == "give up"
     assert deaths.after("service", LASTING) == "give up"
+    assert deaths.after("kafka", TAKEN) == "give up", "the next start chooses another address"
     assert deaths.after("sources", SAID_WHY) == "later"
 
 

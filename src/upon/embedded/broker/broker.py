@@ -154,7 +154,7 @@ class Broker:
         return answers.is_ready(self.address, self.identity.cluster)
 
     def wait_ready(self, timeout: float = 30.0) -> None:
-        """Wait until the broker answers.
+        """Wait until the broker answers. If another program took its port since it was chosen, it has another then.
 
         Args:
             timeout: s. A start takes 0.8 s, 1.5 s without class archive, 2 s more after kill -9.
@@ -165,7 +165,9 @@ class Broker:
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             if self._process is not None and self._process.poll() is not None:
-                raise KafkaStartError(self.diagnose())
+                if self._wanted_port is not None or not self.lost_port():
+                    raise KafkaStartError(self.diagnose())
+                self.start()
             if time.monotonic() > deadline:
                 raise KafkaStartError(f"no answer at {self.address} within {timeout:g} s. {self.diagnose()}")
             time.sleep(answers.INTERVAL)
@@ -202,10 +204,23 @@ class Broker:
             output: what its JVM printed; default: what `start` let it write to the folder.
             exit_code: how it ended, negative: by that signal; default: that of the broker that `start` started.
         """
+        evidence = self._evidence(output, exit_code)
+        named = diagnosis.cause(evidence)
+        if named in ("jar", "crash"):
+            jars.forget()
+            if self._archive is not None:
+                self._archive.unlink(missing_ok=True)
+        return diagnosis.explain(evidence)
+
+    def lost_port(self, output: str | None = None, exit_code: int | None = None) -> bool:
+        """Return whether the broker ended because another program had its port; arguments as of `diagnose`."""
+        return diagnosis.cause(self._evidence(output, exit_code)) == "port taken"
+
+    def _evidence(self, output: str | None, exit_code: int | None) -> diagnosis.Evidence:
         if exit_code is None and self._process is not None:
             exit_code = self._process.poll()
         port = self.identity.port
-        evidence = diagnosis.Evidence(
+        return diagnosis.Evidence(
             log=tail(self.folder.log),
             output=tail(self.folder.output) if output is None else output,
             folder=str(self.folder.path),
@@ -216,12 +231,6 @@ class Broker:
             free=self.folder.free,
             exit_code=exit_code,
         )
-        named = diagnosis.cause(evidence)
-        if named in ("jar", "crash"):
-            jars.forget()
-            if self._archive is not None:
-                self._archive.unlink(missing_ok=True)
-        return diagnosis.explain(evidence)
 
     def _runs_already(self) -> bool:
         """Return whether this process's broker runs here; stop one whose supervisor is gone.
