@@ -70,13 +70,12 @@ class Running:
     Attributes:
         url: its address.
         records: of its topics.
-        ready_after: s from the start of its process to ready.
     """
 
     def __init__(self, kafka: str, topics: Topics, home: Path, **environment: str) -> None:
         self.kafka, self.topics, self.home = kafka, topics, home
         self.records = Records(kafka, topics)
-        self.url, self.ready_after = "", 0.0
+        self.url = ""
         self.log = home / "service.log"
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -99,7 +98,6 @@ class Running:
             **self._environment,
         }
         reading, writing = os.pipe()
-        began = time.monotonic()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", PROGRAM,
@@ -109,7 +107,6 @@ class Running:
         async with asyncio.timeout(60):
             line = await asyncio.to_thread(_read, reading)
         assert line, f"the service did not start:\n{self.log.read_text()}"
-        self.ready_after = time.monotonic() - began
         self.url = json.loads(line)["service"]
         self._session = aiohttp.ClientSession(self.url, headers={"Authorization": f"Bearer {TOKEN}"})
 

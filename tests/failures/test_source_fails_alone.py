@@ -69,4 +69,4 @@ def test_a_failing_source_is_tried_again_while_others_run(kafka: str, topics: To
         assert {e.type for e in reader.events} == {"upon.file.ready", "balance.ready"}
         wait_for(lambda: len(source.logged("recover")) == 2, "that both recovered")
         assert len(source.logged("fail")) == 2, "one line for each failure, not for each attempt"
-        assert source.stop() < 3.0
+        source.stop()

@@ -118,7 +118,7 @@ def test_values_alarms_and_types(source: SourceProcess, ioc: Ioc, reader: EventR
     assert values(reader, "T:image") == [[1, 2, 3], [4, 5], [], 7]
     assert len(told(reader, "T:temperature", "connected")) == 1
     assert len({event.id for event in reader.events}) == len(reader.events)
-    assert source.stop() < 3.0
+    source.stop()
 
 
 def test_an_ioc_that_dies_and_comes_back_is_told(source: SourceProcess, ioc: Ioc, reader: EventReader) -> None:
@@ -153,7 +153,7 @@ def test_a_pv_that_never_answers_is_told_as_disconnected(
         reader.until(lambda _: bool(told(reader, "T:nowhere", "disconnected")), "the event")
         assert values(reader, "T:sample") == ["none"]
         assert running.logged("wait")[0]["pvs"] == ["T:nowhere"]
-        assert running.stop() < 3.0
+        running.stop()
 
 
 def test_no_repeater_and_no_other_process_is_left(source: SourceProcess, ioc: Ioc, reader: EventReader) -> None:

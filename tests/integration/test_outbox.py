@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -40,13 +39,12 @@ async def test_a_missing_topic_delays_nobody_else_and_fails_after_a_while(kafka:
     async with Outbox(kafka, "test") as outbox:
         await outbox.put(topics.control("local"), b"warm")
         lost = [await outbox.send(lane(topics, "mars"), invocation_entry(invocation(n), n)) for n in range(20)]
-        slowest = 0.0
+        meanwhile = -1  # the last one may come after it
         while not lost[0].done():
-            began = time.monotonic()
             await outbox.put(topics.control("local"), b"x")
-            slowest = max(slowest, time.monotonic() - began)
+            meanwhile += 1
         assert all(isinstance(one, TopicMissing) for one in await asyncio.gather(*lost, return_exceptions=True))
-        assert slowest < 1.5, "the machine may be loaded; a lookup that others wait for takes PATIENCE"
+        assert meanwhile > 0, "a lookup that others wait for takes PATIENCE"
         with pytest.raises(TopicMissing, match="mars does not exist"):
             await outbox.put(topics.invocations("mars"), b"x")
 

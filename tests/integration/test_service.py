@@ -197,15 +197,13 @@ class TestLife:
             async with service(kafka, topics, UPON_TOKEN=""):
                 pass
 
-    async def test_it_stops_soon_with_clients_attached(self, alone: Running) -> None:
+    async def test_it_closes_its_clients_connections_and_stops(self, alone: Running) -> None:
         async with alone.stream() as stream:
             await stream.ask(api.Attach(request=1, group="g"))
-            began = time.monotonic()
             stopping = asyncio.create_task(alone.stop())
             message = await stream.socket.receive(timeout=10)
             assert (message.type, stream.socket.close_code) == (aiohttp.WSMsgType.CLOSE, 1001)
             assert await stopping == 0
-        assert time.monotonic() - began < 5
         lines = [json.loads(line) for line in alone.log.read_text().splitlines() if line.startswith("{")]
         assert not [line for line in lines if line.get("level") in ("warning", "error", "critical")], lines
 

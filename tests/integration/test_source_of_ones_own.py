@@ -45,4 +45,4 @@ def test_the_documented_source(kafka: str, topics: Topics, tmp_path: Path) -> No
         grams = {e.id: e.data["grams"] for e in reader.events}
         assert list(grams.values()) == [1.5, 2.5, 3.5, 4.5]
         weighings.rename(tmp_path / "gone")
-        assert source.stop() < 3.0
+        source.stop()

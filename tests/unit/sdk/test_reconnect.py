@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -162,11 +161,9 @@ def test_a_script_that_does_not_wait_has_handed_all_over(home: Path, service: Sm
 
 def test_a_script_ends_although_the_service_is_gone(home: Path, service: SmallService) -> None:
     service.acknowledge = False
-    began = time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(home)], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 0
     assert "left before the service had accepted all tasks" in ran.stderr
     assert "Traceback" not in ran.stderr
-    assert time.monotonic() - began < 50
