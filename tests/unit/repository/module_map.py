@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[3]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- map: begin (python -m tests.unit.repository.module_map writes it) -->", "<!-- map: end -->"
 FOLDERS = (
-    "src/upon", "src/upon/api", "src/upon/kafka", "triggers", "instrument_adapters", "streams", "dispatcher",
-    "endpoint", "service", "src/upon/sdk", "src/upon/embedded", "src/upon/cli", "benchmarks",
+    "src/upon", "src/upon/api", "src/upon/kafka", "src/upon/store", "triggers", "instrument_adapters", "streams",
+    "dispatcher", "endpoint", "service", "src/upon/sdk", "src/upon/embedded", "src/upon/cli", "benchmarks",
 )  # fmt: skip
 
 

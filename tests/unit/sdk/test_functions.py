@@ -147,7 +147,7 @@ def test_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PayloadTooLarge, match="the arguments of len"):
         pack_call(len, [bytes(17_000_000)], {})
     with pytest.raises(PayloadTooLarge, match="a smaller chunksize helps"):
-        pack_chunk(len, [[bytes(9_000_000)] * 2])
+        pack_chunk(len, [[bytes(9_000_000), bytes(9_000_001)]])
 
 
 def test_a_bad_item_of_a_chunk_is_named() -> None:
