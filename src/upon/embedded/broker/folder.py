@@ -106,8 +106,8 @@ class BrokerFolder:
         return next((line.partition("=")[2].strip() for line in lines if line.startswith("cluster.id=")), "")
 
 
-def new_cluster() -> str:
-    """Return a new cluster id: a UUID in Kafka's form. One that begins with '-' would be read as an option."""
+def new_id() -> str:
+    """Return a new id of a cluster or a folder: a UUID in Kafka's form, not with '-' first, as options have it."""
     while (name := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
         pass
     return name

@@ -60,7 +60,7 @@ def are_there() -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is made once for all systems of this user: manifest and class archives."""
+    """Return the folder of what is made once for all systems of this user: the manifest, and what `kept` keeps."""
     chosen = os.environ.get("UPON_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("upon")
 
