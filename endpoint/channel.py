@@ -41,6 +41,7 @@ class Task(Struct, frozen=True, array_like=True, tag="task"):
     payload: bytes
     items: int = 0  # 0 = one call; n = a map chunk
     cause: str = ""  # as in the assignment: what its process shall know of the rule that fired it
+    id: str = ""  # of the invocation: whose a large result is
 
 
 class Code(Struct, frozen=True, array_like=True, tag="code"):

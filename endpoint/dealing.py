@@ -128,7 +128,7 @@ class Rooms:
                     worker.ahead_bytes += len(task.payload)
                     self.holders[task.id] = worker
                     seqs.append(seq)
-                    messages.append(Task(seq, task.code, task.function, task.payload, task.items, task.cause))
+                    messages.append(Task(seq, task.code, task.function, task.payload, task.items, task.cause, task.id))
         for worker, messages, seqs in hands:
             if messages:
                 self.place(worker)

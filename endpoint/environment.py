@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
+
+from upon.store.payloads import Where
 
 USUAL = (
     # the machine and the user
@@ -36,6 +39,17 @@ def allowed(environment: Mapping[str, str], more: str = "") -> dict[str, str]:
     """
     patterns = (*USUAL, *more.replace(",", " ").split())
     return {name: value for name, value in environment.items() if _passes(name, patterns)}
+
+
+def told(store: Path, limit: int) -> dict[str, str]:
+    """Return what a manager adds: where the store is, for its workers and for functions that submit."""
+    return {"UPON_STORE": str(store), "UPON_INLINE_LIMIT": str(limit)}
+
+
+def where(environment: Mapping[str, str]) -> Where:
+    """Return what `told` has said."""
+    folder, limit = environment.get("UPON_STORE"), environment.get("UPON_INLINE_LIMIT")
+    return Where(Path(folder) if folder else None, *([int(limit)] if limit else []))
 
 
 def _passes(name: str, patterns: tuple[str, ...]) -> bool:

@@ -3,14 +3,14 @@
 Guarantees: nothing a function does with exceptions gets out of here, `SystemExit` and `KeyboardInterrupt` included;
 an item of a map chunk is called exactly once and fails alone; what is returned is small enough to travel. A
 coroutine (of an `async def` function) is run to its end, in an event loop of its own for each call, or each chunk.
-Deliberately absent: timeouts and cancelling (the manager kills the process), input and output (the worker's loop).
+Deliberately absent: timeouts and cancelling (the manager kills the process), input and output (the worker's loop),
+how values and exceptions become payloads (`upon.endpoint.outgoing`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic_ns
@@ -22,19 +22,20 @@ import msgspec
 from upon import serialize
 from upon.chains import enter
 from upon.endpoint.channel import Code, Done, Task
+from upon.endpoint.outgoing import OURS, Outgoing, dump, traceback_of
 from upon.endpoint.preview import preview
-from upon.errors import FunctionLoadError, PayloadTooLarge, ResultError
+from upon.errors import FunctionLoadError, PayloadTooLarge, StoreError
 from upon.messages import MAX_PAYLOAD, Failure, ItemFailure
 from upon.serialize import text_of
 from upon.source_text import Lines, Shown, blocks_of, lines_of
+from upon.store.payloads import Payloads
+from upon.store.reference import size_of
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS = 256
 """Loaded functions a worker keeps; the one not used for the longest time goes first."""
 FUNCTION_BYTES = 128 * 1024 * 1024
 """Bytes of their bodies; past it the same one goes first, and its body is asked for again when it is needed."""
-MAX_TEXT = 64 * 1024
-"""Characters of a message or a traceback that travel."""
 FULL_FAILURES = 100
 """Bad items of one chunk whose traceback travels; further ones carry the exception alone."""
 
@@ -90,7 +91,7 @@ def load(code: Code, name: str) -> Function | Failure:
     """Rebuild a function, or say in a `FunctionLoadError` what is missing and what to do."""
     name = name or "the function"
     if code.python and code.python != PYTHON and b"cloudpickle" in code.body:
-        return _dump(
+        return dump(
             FunctionLoadError(
                 f"{name} was pickled by Python {code.python} and this worker runs Python {PYTHON}, which cannot run "
                 f"its byte code: use the same minor version on both sides"
@@ -101,7 +102,7 @@ def load(code: Code, name: str) -> Function | Failure:
     except BaseException as error:
         return _not_loaded(name, error)
     if not callable(function):
-        return _dump(FunctionLoadError(f"{name} is a {type(function).__qualname__}, not callable"))
+        return dump(FunctionLoadError(f"{name} is a {type(function).__qualname__}, not callable"))
     return function
 
 
@@ -119,20 +120,22 @@ def _not_loaded(what: str, error: BaseException) -> Failure:
         )
     else:
         message = f"{what} could not be unpickled at {where}: {type(error).__name__}: {text_of(error)}"
-    return _dump(FunctionLoadError(message), _traceback(error))
+    return dump(FunctionLoadError(message), traceback_of(error))
 
 
-def run(task: Task, functions: Functions, started: int) -> Done:
+def run(task: Task, functions: Functions, started: int, payloads: Payloads) -> Done:
     """Run a task; never raises.
 
     Args:
         task: what to run.
         functions: where the body of its function is.
         started: when it began, ns since the epoch.
+        payloads: reads arguments and makes what is returned, large ones through the store.
 
     Returns:
         How it ended, without what it printed.
     """
+    out = Outgoing(payloads, task)
     skew = started - monotonic_ns()  # the wall clock may be set meanwhile: how long it took is told by the other one
     try:
         enter(task.cause)
@@ -140,17 +143,22 @@ def run(task: Task, functions: Functions, started: int) -> Done:
         if isinstance(function, Failure):
             return Done(task.seq, started, monotonic_ns() + skew, failure=function)
         try:
-            arguments = serialize.loads(task.payload)
+            arguments = payloads.loads(task.payload)
+        except StoreError as error:
+            failure = dump(StoreError(f"the arguments of {task.function or 'the function'} cannot be had: {error}"))
+            return Done(task.seq, started, monotonic_ns() + skew, failure=failure)
         except BaseException as error:
             failure = _not_loaded(f"an argument of {task.function or 'the function'}", error)
             return Done(task.seq, started, monotonic_ns() + skew, failure=failure)
         call = _chunk if task.items else _call
-        return call(task, function, started, skew, arguments)
+        return call(task, function, started, skew, arguments, out)
     except BaseException as error:  # an interrupt that arrived between the function's end and ours
-        return Done(task.seq, started, monotonic_ns() + skew, failure=_failure(error))
+        return Done(task.seq, started, monotonic_ns() + skew, failure=out.failure(error))
 
 
-def _call(task: Task, function: Function, started: int, skew: int, arguments: Any) -> Done:
+def _call(  # noqa: PLR0917
+    task: Task, function: Function, started: int, skew: int, arguments: Any, out: Outgoing
+) -> Done:
     try:
         args, kwargs = arguments
         value = function(*args, **kwargs)
@@ -158,15 +166,17 @@ def _call(task: Task, function: Function, started: int, skew: int, arguments: An
             with asyncio.Runner() as runner:
                 value = runner.run(value)
     except BaseException as error:
-        return Done(task.seq, started, monotonic_ns() + skew, failure=_failure(error))
+        return Done(task.seq, started, monotonic_ns() + skew, failure=out.failure(error))
     finished = monotonic_ns() + skew
-    payload = _serialized(value)
+    payload = out.value(value)
     if isinstance(payload, Failure):
         return Done(task.seq, started, finished, failure=payload)
-    return Done(task.seq, started, finished, payload, None, preview(value, len(payload)))
+    return Done(task.seq, started, finished, payload, None, preview(value, size_of(payload)))
 
 
-def _chunk(task: Task, function: Function, started: int, skew: int, columns: list[list[Any]]) -> Done:
+def _chunk(  # noqa: PLR0917
+    task: Task, function: Function, started: int, skew: int, columns: list[list[Any]], out: Outgoing
+) -> Done:
     count = min(map(len, columns), default=0)
     values: list[Any] = []
     bad: list[ItemFailure] = []
@@ -181,16 +191,17 @@ def _chunk(task: Task, function: Function, started: int, skew: int, columns: lis
             error: BaseException = RuntimeError("the function raised StopIteration")
         except BaseException as raised:
             error = raised
-        bad.append(ItemFailure(index=len(values), failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
+        bad.append(ItemFailure(index=len(values), failure=out.failure(error, brief=len(bad) >= FULL_FAILURES)))
         values.append(None)
     finished = monotonic_ns() + skew
-    payload = _serialized(values)
+    payload = out.value(values)
     if isinstance(payload, Failure) and any(isinstance(value, CoroutineType) for value in values):
-        _await_each(values, bad)  # nothing that is serialized: looked for only then, for a look costs as much as a call
+        # nothing that is serialized: looked for only then, for a look costs as much as a call
+        _await_each(values, bad, out)
         finished = monotonic_ns() + skew
-        payload = _serialized(values)
+        payload = out.value(values)
     if isinstance(payload, Failure):
-        payload = _item_by_item(values, bad)
+        payload = _item_by_item(values, bad, out)
     if isinstance(payload, Failure):
         return Done(task.seq, started, finished, failure=payload)
     if bad and (size := len(payload) + len(msgspec.msgpack.encode(bad))) > MAX_PAYLOAD:
@@ -198,11 +209,11 @@ def _chunk(task: Task, function: Function, started: int, skew: int, columns: lis
             f"{len(bad):,} of {count:,} items failed and their exceptions make {size:,} bytes, the limit is "
             f"{MAX_PAYLOAD:,}; the first: {bad[0].failure.type}: {bad[0].failure.message[:1000]}"
         )
-        return Done(task.seq, started, finished, failure=_dump(error))
-    return Done(task.seq, started, finished, payload, None, preview(values, len(payload)), "", tuple(bad))
+        return Done(task.seq, started, finished, failure=dump(error))
+    return Done(task.seq, started, finished, payload, None, preview(values, size_of(payload)), "", tuple(bad))
 
 
-def _await_each(values: list[Any], bad: list[ItemFailure]) -> None:
+def _await_each(values: list[Any], bad: list[ItemFailure], out: Outgoing) -> None:
     """Run a chunk's coroutines, one after the other in one event loop (both lists change)."""
     with asyncio.Runner() as runner:
         for index, value in enumerate(values):
@@ -212,73 +223,19 @@ def _await_each(values: list[Any], bad: list[ItemFailure]) -> None:
                 values[index] = runner.run(value)
             except BaseException as error:
                 values[index] = None
-                bad.append(ItemFailure(index=index, failure=_failure(error, brief=len(bad) >= FULL_FAILURES)))
+                bad.append(ItemFailure(index=index, failure=out.failure(error, brief=len(bad) >= FULL_FAILURES)))
     bad.sort(key=lambda item: item.index)
 
 
-def _item_by_item(values: list[Any], bad: list[ItemFailure]) -> bytes | Failure:
+def _item_by_item(values: list[Any], bad: list[ItemFailure], out: Outgoing) -> bytes | Failure:
     """Serialize a chunk's values when one of them cannot be: that one becomes a bad item (both lists change)."""
     for index, value in enumerate(values):
-        payload = _serialized(value)
-        if isinstance(payload, Failure):
+        failure = out.refusal(value)
+        if failure is not None:
             values[index] = None
-            bad.append(ItemFailure(index=index, failure=payload))
+            bad.append(ItemFailure(index=index, failure=failure))
     bad.sort(key=lambda item: item.index)
-    return _serialized(values)
+    return out.value(values)
 
 
-def _serialized(value: Any) -> bytes | Failure:
-    try:
-        return serialize.dumps(value)
-    except PayloadTooLarge as error:
-        return _dump(PayloadTooLarge(f"the result has {error}"))
-    except BaseException as error:
-        try:
-            return _dump(serialize.unserializable(value, error), _traceback(error))
-        except BaseException:  # the error's own __str__ is broken
-            return _dump(ResultError(f"the result, a {type(value).__qualname__}, does not pickle"))
-
-
-def _failure(error: BaseException, *, brief: bool = False) -> Failure:
-    """Return what a function raised, as it travels."""
-    text = "" if brief else _traceback(error)
-    try:
-        failure = _dump(error, text)
-    except BaseException as broken:
-        name = type(error).__name__
-        return Failure(type=name, message=f"<its pickling raised {type(broken).__name__}>", traceback=text)
-    if not isinstance(error, Exception):
-        # Rebuilt at the caller it would end the caller: SystemExit and KeyboardInterrupt go as text alone.
-        message = f"the function raised {failure.type}({failure.message}), which a task must not do"
-        return msgspec.structs.replace(failure, message=message, payload=b"")
-    return failure
-
-
-def _dump(error: BaseException, text: str = "") -> Failure:
-    """Return an error of ours, or a function's, with a message that travels."""
-    failure = serialize.dump_failure(error, text)
-    message = _travelling(failure.message)
-    if len(message) > MAX_TEXT:
-        message = message[:MAX_TEXT] + "..."
-    return failure if message == failure.message else msgspec.structs.replace(failure, message=message)
-
-
-def _travelling(text: str) -> str:
-    """Return text without lone surrogates, as names of files that are no UTF-8 have them: UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _traceback(error: BaseException) -> str:
-    """Return the traceback's text, from the user's first frame on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
-        frames = frames.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException as broken:
-        text = f"{type(error).__name__} (its traceback could not be written: {type(broken).__name__})"
-    text = _travelling(text)
-    return text if len(text) <= MAX_TEXT else "...\n" + text[-MAX_TEXT:]
-
-
-_OURS = frozenset({__file__, serialize.__file__, asyncio.runners.__file__, asyncio.base_events.__file__})
+OURS.add(__file__)

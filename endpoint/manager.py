@@ -28,7 +28,7 @@ from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Attempt, Death, FromDisp
 from upon.dispatcher.wire import outcome_bytes
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import bounded, exit_story
-from upon.endpoint.environment import allowed
+from upon.endpoint.environment import allowed, told
 from upon.endpoint.execution import PYTHON
 from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.ledger import Ledger
@@ -99,7 +99,9 @@ class Manager:
             connected=self._on_connected,
             received=self._on_message,
         )
-        self._workers = Workers(self, allowed(os.environ, settings.worker_environment), settings.workers)
+        environment = allowed(os.environ, settings.worker_environment)
+        environment |= told(settings.store_folder, settings.inline_limit)
+        self._workers = Workers(self, environment, settings.workers)
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 

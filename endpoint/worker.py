@@ -35,9 +35,11 @@ from upon.endpoint.channel import (
     frame,
     to_worker,
 )
+from upon.endpoint.environment import where
 from upon.endpoint.execution import Functions, run
 from upon.endpoint.leftovers import Leftovers
 from upon.endpoint.output import Capture
+from upon.store.payloads import Payloads
 
 RECEIVE = 64 * 1024
 RESERVED = 1000
@@ -89,6 +91,8 @@ class _Worker:
         self._frames = Frames()
         self._tasks: deque[Task] = deque()
         self._functions = Functions()
+        told = where(os.environ)
+        self._payloads = Payloads(lambda: told)
         self._wait = select.poll()
         self._wait.register(tokens, select.POLLIN)
         self._reports: list[FromWorker] = [Up(os.getpid())]  # not sent yet
@@ -109,7 +113,7 @@ class _Worker:
             started = time_ns()
             self._reports.append(Began(task.seq, started))
             self._send()  # before the function is even loaded: an import can kill a process, too
-            done = run(task, self._functions, started)
+            done = run(task, self._functions, started, self._payloads)
             if self._forked:
                 os._exit(0)  # the function forked, and this is the child, come back from it
             left = self._leftovers.clear(task.code, (done.finished - done.started) / 1e9)

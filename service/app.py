@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.config import Settings
-from upon.errors import AddressTaken, ConfigError
+from upon.errors import AddressTaken, ConfigError, StoreError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.kafka.ends import Ends
@@ -42,6 +42,7 @@ from upon.service.retention import Retention
 from upon.service.store.store import Store, store_url
 from upon.service.submission import Submission
 from upon.service.watch import Watch
+from upon.store.files import FileStore
 from upon.topics import TopicSpec
 
 FLUSH_TIMEOUT = 1.0
@@ -107,6 +108,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.callback(store.close)
         opening = asyncio.create_task(asyncio.to_thread(store.open))
         await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
+        try:
+            await asyncio.to_thread(FileStore.make, settings.store_folder)
+        except StoreError as error:  # small payloads need none
+            log.warning("there is no store for large payloads", action="store", reason=str(error))
         ends = Ends(kafka, await stack.enter_async_context(async_consumer(kafka, "upon-service-ends")))
         outbox = _outbox(settings, lambda: service)
         await outbox.start()

@@ -25,6 +25,8 @@ from upon.kafka.outbox import Outbox
 from upon.messages import MAX_DESCRIPTION, MAX_PAYLOAD, Cancel, Invocation, encode
 from upon.registry import Registry, split_function
 from upon.service.registrar import Registrar
+from upon.store import reference
+from upon.store.reference import is_reference
 from upon.topics import Topics
 
 MAX_ID = 200
@@ -138,10 +140,12 @@ def check_invocation(invocation: Invocation, registry: Registry) -> None:
         raise InputError(f"task {one.id}: timeout is a number of seconds, 0 = none, not {one.timeout}")
     if one.retry.attempts < 1:
         raise InputError(f"task {one.id}: retry.attempts is at least 1, not {one.retry.attempts}")
+    if is_reference(one.payload):
+        reference.decode(one.payload)
     if len(one.payload) > MAX_PAYLOAD:
         raise PayloadTooLarge(
             f"task {one.id}: arguments of {len(one.payload):,} bytes, the limit is {MAX_PAYLOAD:,}: "
-            "pass a path or write to shared storage"
+            "send what is larger through the store (`Executor` and `Client` do), or pass a path"
         )
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 from aiohttp import web
 
 from upon import api
+from upon.errors import InputError
 from upon.ids import new_id
 from upon.messages import Invocation
 from upon.serialize import dumps_plain
 from upon.service.context import PRINCIPAL, Service
 from upon.service.rest.routing import Route, answer, read_body, while_connected
+from upon.store.reference import is_reference
 
 
 async def invoke(service: Service, request: web.Request) -> web.Response:
     new = await read_body(request, api.NewInvocation)
+    if new.payload and not is_reference(new.payload):
+        raise InputError("payload: not a reference to a store; give args and kwargs instead")
     invocation = Invocation(
         id=new_id() if new.id is None else new.id,
         code="",
         function=new.function,
-        payload=dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
+        payload=new.payload or dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
         timeout=new.timeout,
     )
 

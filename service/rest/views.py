@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from upon.messages import (
     decode,
 )
 from upon.serialize import is_plain, loads_plain
+from upon.store.reference import decode as decode_reference
+from upon.store.reference import is_reference
 
 SHOWN_VALUE, SHOWN_HEADER, SHOWN_HEADERS = 64 * 1024, 1024, 100
 """Bytes of a dead letter's value, of its key and of a header that are shown, and how many headers."""
@@ -275,10 +278,15 @@ def _event(cause: Cause) -> api.TaskCause:
 
 
 def _value(result: Result) -> Any:
-    """Return a plain result as it is, any other by its repr."""
+    """Return a plain result as it is, any other by its repr; of one in the store also how large it is, and where."""
     if is_plain(result.payload):
         try:
             return loads_plain(result.payload)
         except (InputError, RecursionError):  # damaged, or nested deeper than JSON goes
             pass
+    if is_reference(result.payload):
+        with contextlib.suppress(InputError):
+            found = decode_reference(result.payload)
+            lies = {"bytes": found.size, "key": found.key, "place": found.place}
+            return {"python": result.preview, "reference": lies}
     return {"python": result.preview}

@@ -28,11 +28,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from upon.durations import parse_duration
 from upon.errors import ConfigError
+from upon.machine import PRIVATE
 from upon.topics import Topics
 
 PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources")
-PRIVATE = 0o700
-"""Mode of the home and of the folders in it: arguments, results and logs are nobody else's."""
 FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "store", "logs", "run")
 """Each part's folder in the home, the large payloads, the logs, and what runs."""
 SECRETS = ("token", "database")

@@ -11,6 +11,8 @@ import errno
 import os
 import sys
 
+PRIVATE = 0o700
+"""Mode of the home and of the folders in it: arguments, results and logs are nobody else's."""
 _NO_RIGHT = "this user has no right to that: correct the owner, or choose a home elsewhere (--home DIR, UPON_HOME)"
 REMEDIES = {
     errno.ENOSPC: "the disk is full: free some room, or choose a home on another disk (--home DIR, UPON_HOME)",

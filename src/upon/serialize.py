@@ -80,16 +80,16 @@ def packed(value: Any) -> bytes | None:
         return None
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, most: int = MAX_PAYLOAD) -> bytes:
     """Serialize any value into memory.
 
     Raises:
-        PayloadTooLarge: the bytes are more than `MAX_PAYLOAD`.
+        PayloadTooLarge: the bytes are more than `most`.
         Exception: whatever pickling raised (TypeError, PicklingError …), when no method takes the value.
     """
     if (data := packed(value)) is not None:
         return data
-    spool = Spool(watched=[MAIN])
+    spool = Spool(watched=[MAIN], most=most)
     pickle_into(spool, value)
     return spool.getvalue()
 
@@ -114,7 +114,7 @@ def pickle_into(spool: Spool, value: Any) -> None:
     pickling.Pickler(spool, spool.take).dump(value)
 
 
-def dumps_plain(value: Any) -> bytes:
+def dumps_plain(value: Any, most: int = MAX_PAYLOAD) -> bytes:
     """Serialize plain data, whatever its size, without pickle (for parts that must not unpickle).
 
     Raises:
@@ -125,8 +125,8 @@ def dumps_plain(value: Any) -> bytes:
         data = b"m" + _pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise InputError(f"not plain data: {error}") from error
-    if len(data) > MAX_PAYLOAD:
-        raise PayloadTooLarge(f"{len(data):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
+    if len(data) > most:
+        raise PayloadTooLarge(f"{len(data):,} bytes serialized, the limit is {most:,}")
     return data
 
 
@@ -218,12 +218,15 @@ def load_function(body: bytes) -> Callable[..., Any]:
     return function
 
 
-def dump_failure(error: BaseException, traceback: str = "") -> Failure:
+def dump_failure(error: BaseException, traceback: str = "", most: int = MAX_PAYLOAD) -> Failure:
     """Return an exception as it travels: itself where it can be rebuilt, else with the reason why not.
 
     Never raises, whatever the exception's own methods do; takes as long as they take.
+
+    Args:
+        most: bytes of its payload at most.
     """
-    payload, unbuilt = _dump_exception(error)
+    payload, unbuilt = _dump_exception(error, most)
     kinds = tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (object, BaseException))
     return Failure(
         type=type(error).__name__,
@@ -243,12 +246,12 @@ def text_of(error: BaseException) -> str:
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
-def _dump_exception(error: BaseException) -> tuple[bytes, str]:
+def _dump_exception(error: BaseException, most: int) -> tuple[bytes, str]:
     """Return an exception's payload, or no payload and the reason why it cannot be rebuilt."""
     reason = ""
     for form in (Portable(error), error, Portable(error, _why_not)):
         try:
-            payload = dumps(form)
+            payload = dumps(form, most)
             found = loads(payload)
         except BaseException as failed:
             reason = reason or f"{type(failed).__name__}: {text_of(failed)}"[:MAX_REASON]

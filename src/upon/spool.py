@@ -36,6 +36,7 @@ class Spool:
         overflow: called once there are more; returns where they go. None, or if it returns None: up to `MAX_PAYLOAD`
             bytes stay in memory, and further ones are only counted.
         watched: names, such as those of modules; see `seen`.
+        most: in place of `MAX_PAYLOAD`.
 
     Attributes:
         size: bytes that were written.
@@ -49,8 +50,9 @@ class Spool:
         limit: int = MAX_PAYLOAD,
         overflow: Callable[[], Sink | None] | None = None,
         watched: Sequence[bytes] = (),
+        most: int = MAX_PAYLOAD,
     ) -> None:
-        self._limit, self._overflow, self._watched = min(limit, MAX_PAYLOAD), overflow, watched
+        self._limit, self._overflow, self._watched, self._most = min(limit, most), overflow, watched, most
         self.sink: Sink | None = None
         self.begin(b"")
 
@@ -71,7 +73,7 @@ class Spool:
         self.size += len(piece)
         if self.sink is not None or (self.size > self._limit and self._is_led()):
             self.sink.write(piece)  # type: ignore[union-attr]
-        elif self.size <= MAX_PAYLOAD:
+        elif self.size <= self._most:
             self._parts.append(bytes(piece))
         else:
             self._parts.clear()
@@ -89,10 +91,10 @@ class Spool:
         """Return the payload, if all of it stayed in memory.
 
         Raises:
-            PayloadTooLarge: it has more than `MAX_PAYLOAD` bytes.
+            PayloadTooLarge: it has more bytes than may be.
         """
-        if self.size > MAX_PAYLOAD:
-            raise PayloadTooLarge(f"{self.size:,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
+        if self.size > self._most:
+            raise PayloadTooLarge(f"{self.size:,} bytes serialized, the limit is {self._most:,}")
         return b"".join(self._parts)
 
     def _is_led(self) -> bool:

@@ -98,6 +98,7 @@ class NewInvocation(Body, frozen=True, kw_only=True):
     site: str = "local"
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
+    payload: bytes = b""  # instead of both: a reference to them in the store, as `upon.store` makes it
     timeout: float = 0.0  # s, 0 = none
     id: str | None = None  # own id: sent twice, it runs once
     group: str = ""  # whoever is attached to this group has the result pushed

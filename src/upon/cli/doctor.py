@@ -100,7 +100,7 @@ def _jars() -> Finding:
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
-    from upon.config import PRIVATE
+    from upon.machine import PRIVATE
 
     place = settings.home
     existing = next(folder for folder in (place, *place.parents) if folder.exists())

@@ -262,7 +262,15 @@ def _print(task: Task, out: Console) -> None:
         print_error(task.error, out)
     elif task.status == "succeeded":
         out.print(Text("\nresult", "dim"))
-        out.print(Text(short(task.result, 5_000)), soft_wrap=True)
+        out.print(Text(short(_result(task.result), 5_000)), soft_wrap=True)
+
+
+def _result(value: Any) -> Any:
+    """Return a result for people: of one in the store its size and what the worker said of it."""
+    match value:
+        case {"python": preview, "reference": {"bytes": size}}:
+            return f"by reference, {size:,} bytes: {preview}"
+    return value
 
 
 def _print_hops(task: Task) -> None:

@@ -11,8 +11,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from upon.config import PRIVATE
 from upon.embedded.logfile import LogFile
+from upon.machine import PRIVATE
 from upon.part import READY_FD
 
 PIPE = 1024 * 1024

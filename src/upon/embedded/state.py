@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
-from upon.config import PRIVATE, Home, write_private
+from upon.config import Home, write_private
 from upon.errors import Conflict
+from upon.machine import PRIVATE
 
 
 @dataclass(slots=True)

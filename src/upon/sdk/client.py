@@ -18,9 +18,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
-from upon import api
+from upon import api, serialize
 from upon.chains import descending
 from upon.durations import parse_timeout
 from upon.errors import FunctionNotFound, TaskNotFound
@@ -31,10 +32,12 @@ from upon.sdk import functions
 from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture
-from upon.sdk.rest import Rest, path
+from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
 from upon.sdk.target import Finder
 from upon.sdk.watching import Changes, Outcomes
+from upon.store.payloads import Payloads
+from upon.store.reference import ARGUMENTS, MAX_SIZE, is_reference
 
 PATIENCE = 5.0
 """Seconds of attempts before a call raises ServiceUnavailable."""
@@ -64,6 +67,7 @@ class Client(DeadLetters, Rules):
     ) -> None:
         self._find = Finder(home, service, token)
         self._rest = Rest(self._find, patience)
+        self._payloads = Payloads(self._find.where)
         self._outcomes: Outcomes | None = None
         self._results: Connection | None = None  # on which the results of what is invoked here arrive
 
@@ -192,16 +196,19 @@ class Client(DeadLetters, Rules):
         Raises:
             FunctionNotFound, SiteNotFound: with the names that there are.
             InputError: an argument is not plain data, or the timeout is no duration.
+            PayloadTooLarge: the arguments are over the record limit, and no store is in reach.
+            StoreError: the store has no room for them.
             ServiceUnavailable: no service answers, or its address is not known.
         """
         results = self._usable_results()
         future: TaskFuture[Any] = TaskFuture(new_id(), results)
         results.expect(future.id, site, future)
-        body = _new(function, args, kwargs, site, timeout, future.id, results.group)
+        body = self._new(function, args, kwargs, site, timeout, future.id, results.group)
         try:
             self._rest.ask("POST", path("invocations"), api.Submitted, body)
         except BaseException:
             results.forget(future.id)
+            self._payloads.free(body.payload, future.id)
             raise
         return future
 
@@ -218,7 +225,7 @@ class Client(DeadLetters, Rules):
 
         Arguments may be called as they like, `site` and `timeout` too.
         """
-        body = _new(function, args, kwargs or {}, site, timeout, new_id(), "")
+        body = self._new(function, args, kwargs or {}, site, timeout, new_id(), "")
         return self._rest.ask("POST", path("invocations"), api.Submitted, body).id
 
     def tasks(
@@ -311,6 +318,28 @@ class Client(DeadLetters, Rules):
         """Return what the service knows of all parts."""
         return self._rest.ask("GET", path("status"), api.SystemStatus)
 
+    def _new(  # noqa: PLR0917
+        self,
+        function: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        site: str,
+        timeout: float | str | None,
+        id: str,
+        group: str,
+    ) -> api.NewInvocation:
+        limit = 0.0 if timeout is None else parse_timeout(timeout)
+        new = api.NewInvocation(
+            function=function, site=site, args=list(args), kwargs=kwargs, timeout=limit, id=id, group=group
+        )
+        as_json = encoded(new)
+        if len(as_json) <= self._payloads.limit:
+            return new
+        plain = msgspec.json.decode(as_json)  # what the service would have made of it
+        payload = serialize.dumps_plain([plain["args"], plain["kwargs"]], MAX_SIZE)
+        payload = self._payloads.led(payload, id, ARGUMENTS)
+        return replace(new, args=[], kwargs={}, payload=payload) if is_reference(payload) else new
+
     # ── how `wait` is told ────────────────────────────────────────────────────────────────────────────────────────
 
     def _await_known(self, id: str, deadline: float | None) -> None:
@@ -328,13 +357,13 @@ class Client(DeadLetters, Rules):
 
     def _known_outcomes(self) -> Outcomes:
         if self._outcomes is None or not self._outcomes.is_usable:
-            self._outcomes = Outcomes(self._find)
+            self._outcomes = Outcomes(self._find, self._payloads)
             weakref.finalize(self, self._outcomes.close).atexit = False
         return self._outcomes
 
     def _usable_results(self) -> Connection:
         if self._results is None or not self._results.is_usable:
-            self._results = Connection(self._find)
+            self._results = Connection(self._find, payloads=self._payloads)
             self._results.open()
             weakref.finalize(self, self._results.close).atexit = False
         return self._results
@@ -360,18 +389,3 @@ class Client(DeadLetters, Rules):
 
 def _id(task: str | TaskFuture[Any]) -> str:
     return (task.id if isinstance(task, TaskFuture) else task) or " "
-
-
-def _new(  # noqa: PLR0917
-    function: str,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    site: str,
-    timeout: float | str | None,
-    id: str,
-    group: str,
-) -> api.NewInvocation:
-    limit = 0.0 if timeout is None else parse_timeout(timeout)
-    return api.NewInvocation(
-        function=function, site=site, args=list(args), kwargs=kwargs, timeout=limit, id=id, group=group
-    )

@@ -44,6 +44,7 @@ from upon.sdk.delivery import Delivery, Waiter
 from upon.sdk.dialing import Dialer
 from upon.sdk.ledger import Ledger, size
 from upon.sdk.target import Target
+from upon.store.payloads import Payloads, Where
 
 PATIENCE = 600.0
 """Seconds of attempts before a service that was there counts as gone."""
@@ -69,6 +70,7 @@ class Connection:
         on_pushed: called with each pushed frame, in the I/O thread.
         on_end: called with the error when the connection is given up, in the I/O thread.
         patience: seconds to heal a loss.
+        payloads: reads the results' payloads; default: none through a store.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Connection:
         on_pushed: Callable[[Pushed], None] | None = None,
         on_end: Callable[[UponError], None] | None = None,
         patience: float = PATIENCE,
+        payloads: Payloads | None = None,
     ) -> None:
+        self.payloads = payloads or Payloads(lambda: Where(None))
         self._dialer, self._patience, self._on_pushed, self._on_end = Dialer(find), patience, on_pushed, on_end
         self._ledger: Ledger[Waiter] = Ledger(group=new_id(), site=site, watch=watch)
         self._intake: deque[_Post] = deque()

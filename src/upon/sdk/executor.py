@@ -29,13 +29,14 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from upon.durations import parse_timeout
-from upon.errors import InputError, ServiceUnavailable
+from upon.errors import InputError, ServiceError, ServiceUnavailable
 from upon.ids import new_id
 from upon.messages import FunctionCode, Invocation, Retry
 from upon.sdk import functions, mapping
 from upon.sdk.connection import PATIENCE, Connection
 from upon.sdk.future import TaskFuture
 from upon.sdk.target import Finder
+from upon.store.payloads import Payloads
 from upon.topics import checked_site
 
 T = TypeVar("T")
@@ -67,14 +68,19 @@ class Submitter(futures.Executor):
         Raises:
             FunctionError: the function cannot be pickled; the message names the culprit.
             InputError: an argument cannot be serialized.
-            PayloadTooLarge: the arguments are over the record limit.
+            PayloadTooLarge: the arguments are over the record limit, and no store is in reach.
+            StoreError: the store has no room for them.
             ServiceUnavailable: the service is gone for good.
             RuntimeError: after `shutdown`.
         """
+        connection, id = self._connect(), new_id()
         if isinstance(fn, str):
-            return self._send(fn, None, functions.pack_call(fn, args, kwargs), 0)
+            payload = functions.pack_call(connection.payloads, id, fn, args, kwargs)
+            return self._send(connection, id, fn, None, payload, 0)
         plain, given, named = functions.apart(fn, args, kwargs)
-        return self._send(fn, functions.code_of(plain), functions.pack_call(fn, given, named), 0)
+        code = functions.code_of(plain)
+        payload = functions.pack_call(connection.payloads, id, fn, given, named)
+        return self._send(connection, id, fn, code, payload, 0)
 
     @overload  # type: ignore[override]
     def map(
@@ -113,7 +119,9 @@ class Submitter(futures.Executor):
         sent: list[tuple[futures.Future[Any], int]] = []
         for columns in mapping.chunks(iterables, chunksize):
             items = len(columns[0])
-            sent.append((self._send(fn, code, functions.pack_chunk(fn, columns), items), items))
+            connection, id = self._connect(), new_id()
+            payload = functions.pack_chunk(connection.payloads, id, fn, columns)
+            sent.append((self._send(connection, id, fn, code, payload, items), items))
         return mapping.results(sent, timeout)
 
     def options(
@@ -142,11 +150,16 @@ class Submitter(futures.Executor):
             retry = Retry(attempts=attempts, on=("Exception",))
         return Submitter(self._connect, limit, retry or self._retry)
 
-    def _send(
-        self, fn: Callable[..., Any] | str, code: FunctionCode | None, payload: bytes, items: int
+    def _send(  # noqa: PLR0917
+        self,
+        connection: Connection,
+        id: str,
+        fn: Callable[..., Any] | str,
+        code: FunctionCode | None,
+        payload: bytes,
+        items: int,
     ) -> TaskFuture[Any]:
-        connection = self._connect()
-        future: TaskFuture[Any] = TaskFuture(new_id(), connection)
+        future: TaskFuture[Any] = TaskFuture(id, connection, payload)
         invocation = Invocation(
             id=future.id,
             code=code.hash if code is not None else "",
@@ -156,7 +169,11 @@ class Submitter(futures.Executor):
             timeout=self._timeout,
             retry=self._retry,
         )
-        connection.submit(invocation, code, future)
+        try:
+            connection.submit(invocation, code, future)
+        except ServiceError:
+            connection.payloads.free(payload, id)
+            raise
         return future
 
 
@@ -206,7 +223,8 @@ class Executor(Submitter):
         _open.add(self)
 
     def _open(self) -> Connection:
-        connection = Connection(self._find, site=self.site, patience=self._patience)
+        payloads = Payloads(self._find.where)
+        connection = Connection(self._find, site=self.site, patience=self._patience, payloads=payloads)
         connection.open()
         weakref.finalize(self, connection.close).atexit = False
         return connection

@@ -26,9 +26,11 @@ from typing import Any
 
 from upon import pickling, serialize
 from upon.code_hash import code_hash
-from upon.errors import FunctionError, InputError, PayloadTooLarge
+from upon.errors import FunctionError, InputError, PayloadTooLarge, StoreError
 from upon.messages import MAX_PAYLOAD, FunctionCode
 from upon.sdk.modules import stays_behind, travelling
+from upon.store.payloads import Payloads
+from upon.store.reference import ARGUMENTS
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MAX_NAME = 200
@@ -112,17 +114,20 @@ def description_of(function: Callable[..., Any]) -> str:
     return (inspect.getdoc(function) or "").strip().partition("\n")[0]
 
 
-def pack_call(function: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
-    """Serialize the arguments of a call.
+def pack_call(
+    payloads: Payloads, task: str, function: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]
+) -> bytes:
+    """Serialize the arguments of a task's call; large ones go into the store.
 
     Raises:
         InputError: an argument cannot be serialized; the message says which.
-        PayloadTooLarge: they are over the record limit.
+        PayloadTooLarge: they are over the record limit, and no store is in reach.
+        StoreError: the store has no room for them.
     """
     try:
-        return _by_value_where_needed(serialize.pack_call(args, kwargs), lambda: [list(args), kwargs])
-    except PayloadTooLarge as error:
-        raise PayloadTooLarge(f"the arguments of {name_of(function)}: {error}") from error
+        return payloads.dumps([list(args), kwargs], task, ARGUMENTS, travelling())
+    except (PayloadTooLarge, StoreError) as error:
+        raise type(error)(f"the arguments of {name_of(function)}: {error}") from error
     except Exception as error:
         named = [
             *((f"argument {i + 1}", v) for i, v in enumerate(args)),
@@ -131,25 +136,19 @@ def pack_call(function: Callable[..., Any] | str, args: Sequence[Any], kwargs: d
         raise _unserializable(f"{name_of(function)}", named, error) from error
 
 
-def pack_chunk(function: Callable[..., Any] | str, columns: Sequence[Sequence[Any]]) -> bytes:
+def pack_chunk(
+    payloads: Payloads, task: str, function: Callable[..., Any] | str, columns: Sequence[Sequence[Any]]
+) -> bytes:
     """Serialize the arguments of a map chunk, one column per iterable. Raises as `pack_call`."""
     try:
-        return _by_value_where_needed(serialize.pack_chunk(columns), lambda: [list(column) for column in columns])
+        return payloads.dumps([list(column) for column in columns], task, ARGUMENTS, travelling())
     except PayloadTooLarge as error:
         raise PayloadTooLarge(f"a chunk of {name_of(function)}: {error}; a smaller chunksize helps") from error
+    except StoreError as error:
+        raise StoreError(f"a chunk of {name_of(function)}: {error}") from error
     except Exception as error:
         named = [(f"item {i} of iterable {n + 1}", v) for n, column in enumerate(columns) for i, v in enumerate(column)]
         raise _unserializable(f"a chunk of {name_of(function)}", named, error) from error
-
-
-def _by_value_where_needed(payload: bytes, value: Callable[[], Any]) -> bytes:
-    """Pickle again, by value, what `serialize` pickled by reference to a module that the worker lacks."""
-    if payload[:1] != b"p" or not any(name in payload for name in travelling()):
-        return payload
-    again = b"c" + pickling.dumps(value())
-    if len(again) > MAX_PAYLOAD:
-        raise PayloadTooLarge(f"{len(again):,} bytes serialized, the limit is {MAX_PAYLOAD:,}")
-    return again
 
 
 def _unserializable(what: str, named: Sequence[tuple[str, Any]], error: Exception) -> InputError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from upon.errors import TaskCancelled
 from upon.messages import Result
 from upon.sdk.outcome import error_of, value_of
+from upon.store.reference import is_reference
 
 if TYPE_CHECKING:
     from upon.sdk.connection import Connection
@@ -58,6 +59,12 @@ class _Condition:
 class TaskFuture(futures.Future[T]):
     """The future of a task.
 
+    Args:
+        task: its id.
+        connection: resolves it.
+        arguments: the payload that was sent, by who alone wants the result: what of it is in a store is deleted there
+            when it is here, with the arguments of a task that has succeeded. None: the store keeps it.
+
     Attributes:
         id: the task's id, which `upon tasks show` takes.
         stdout: the end of what the function printed; empty until it is done.
@@ -65,7 +72,7 @@ class TaskFuture(futures.Future[T]):
 
     stdout = ""
 
-    def __init__(self, task: str, connection: Connection) -> None:
+    def __init__(self, task: str, connection: Connection, arguments: bytes | None = None) -> None:
         # as `Future.__init__`, which would make a condition of its own
         self._condition: Any = _Condition()
         self._state = PENDING
@@ -75,6 +82,7 @@ class TaskFuture(futures.Future[T]):
         self.id = task
         self._connection = connection
         self._spared = False
+        self._arguments = arguments if arguments is None or is_reference(arguments) else b""
 
     def cancel(self) -> bool:
         """Cancel the task unless it is done; see the module's text. Returns whether it is cancelled."""
@@ -100,8 +108,10 @@ class TaskFuture(futures.Future[T]):
             self._end_cancelled()
             return
         try:
-            error = error_of(result)
-            value = value_of(result) if error is None else None
+            error = error_of(result, self._load)
+            value = value_of(result, self._load) if error is None else None
+            if error is None and self._arguments:
+                self._connection.payloads.free(self._arguments, self.id)
         except BaseException as problem:
             error = problem
         with contextlib.suppress(futures.InvalidStateError):  # cancelled in the meantime
@@ -117,6 +127,12 @@ class TaskFuture(futures.Future[T]):
             return
         with contextlib.suppress(futures.InvalidStateError):  # cancelled in the meantime
             self.set_exception(error)
+
+    def _load(self, payload: bytes) -> Any:
+        value = self._connection.payloads.loads(payload)
+        if self._arguments is not None:
+            self._connection.payloads.free(payload, self.id)
+        return value
 
     def _end_cancelled(self) -> bool:
         """Be cancelled, for `futures.wait` and all callbacks too; returns False if it is done already."""

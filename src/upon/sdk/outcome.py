@@ -8,20 +8,32 @@ process does not have as `RemoteError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 from upon import serialize
-from upon.errors import RemoteError, RemoteTraceback, ResultError, RuleError, TaskCancelled, UponError, all_errors
+from upon.errors import (
+    RemoteError,
+    RemoteTraceback,
+    ResultError,
+    RuleError,
+    StoreError,
+    TaskCancelled,
+    UponError,
+    all_errors,
+)
 from upon.exceptions import root_cause
 from upon.messages import Failure, Result
 
+Loads = Callable[[bytes], Any]
+"""Rebuilds what a payload holds: `serialize.loads`, or what reads from a store as well."""
 
-def exception(failure: Failure) -> BaseException:
+
+def exception(failure: Failure, loads: Loads = serialize.loads) -> BaseException:
     """Return the exception that a failure stands for; the worker's traceback is its cause, or its last cause's."""
-    found, why_not = _rebuilt(failure)
+    found, why_not = _rebuilt(failure, loads)
     if found is None:
         found = _of_the_tree(failure)
     if found is None:
@@ -34,11 +46,11 @@ def exception(failure: Failure) -> BaseException:
     return found
 
 
-def _rebuilt(failure: Failure) -> tuple[BaseException | None, str]:
+def _rebuilt(failure: Failure, loads: Loads) -> tuple[BaseException | None, str]:
     if not failure.payload:
         return None, failure.unbuilt
     try:
-        found = serialize.loads(failure.payload)
+        found = loads(failure.payload)
     except BaseException as error:  # its class is not here, or not as it was: RemoteError tells what is known
         return None, f"{type(error).__name__}: {serialize.text_of(error)}"
     if isinstance(found, Exception):
@@ -53,25 +65,30 @@ def _of_the_tree(failure: Failure) -> UponError | None:
     return RuleError(failure.message) if cls is RuleError else cls(failure.message)
 
 
-def error_of(result: Result) -> BaseException | None:
+def error_of(result: Result, loads: Loads = serialize.loads) -> BaseException | None:
     """Return the exception of a result that is no success; None for a success."""
     if result.status == "succeeded":
         return None
     if result.failure is not None:
-        return exception(result.failure)
+        return exception(result.failure, loads)
     if result.status == "cancelled":
         return TaskCancelled(f"task {result.id} ({result.function}) was cancelled")
     return RemoteError(f"task {result.id} ({result.function}) failed and did not say why")
 
 
-def value_of(result: Result) -> Any:
+def value_of(result: Result, loads: Loads = serialize.loads) -> Any:
     """Return the value of a successful result; a map chunk's is a `Chunk`.
 
     Raises:
+        StoreError: the value lies in a store, and cannot be had.
         ResultError: the value arrived and cannot be rebuilt here, for instance for want of its module.
     """
     try:
-        value = serialize.loads(result.payload)
+        value = loads(result.payload)
+    except StoreError as error:
+        raise StoreError(
+            f"task {result.id} ({result.function}) succeeded; its result cannot be had: {error}"
+        ) from error
     except Exception as error:
         raise ResultError(
             f"task {result.id} ({result.function}) succeeded, but its result cannot be rebuilt in this process: "
@@ -79,7 +96,7 @@ def value_of(result: Result) -> Any:
         ) from error
     if not result.items:
         return value
-    return Chunk(value, {bad.index: bad.failure for bad in result.bad_items})
+    return Chunk(value, {bad.index: bad.failure for bad in result.bad_items}, loads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +105,7 @@ class Chunk:
 
     values: list[Any]
     bad: dict[int, Failure]
+    loads: Loads = serialize.loads
 
     def items(self) -> Iterator[Any]:
         """Return the values to iterate over, once: each is taken out, so that it lives as long as its user wants.
@@ -116,6 +134,6 @@ class ChunkItems:
         self._next += 1
         failure = self._chunk.bad.get(position)
         if failure is not None:
-            raise exception(failure)
+            raise exception(failure, self._chunk.loads)
         value, self._chunk.values[position] = self._chunk.values[position], None
         return value

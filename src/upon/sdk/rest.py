@@ -66,12 +66,7 @@ class Rest:
             InputError: the body is not JSON data.
             UponError: the service's own answer, as the class it names.
         """
-        data = None
-        if body is not None:
-            try:
-                data = msgspec.json.encode(body)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise InputError(f"not plain JSON data: {error}") from error
+        data = None if body is None else encoded(body)
         answer = background().run(self._send(method, where, data))
         if kind is type(None) or not answer:
             return None  # type: ignore[return-value]
@@ -130,6 +125,14 @@ def _close(here: Background, session: aiohttp.ClientSession) -> None:
         return
     here.at_exit.discard(session.close)
     asyncio.run_coroutine_threadsafe(session.close(), here.loop)
+
+
+def encoded(body: Any) -> bytes:
+    """Return a request's body as JSON. Raises InputError."""
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"not plain JSON data: {error}") from error
 
 
 def _problem(body: bytes) -> Problem | None:

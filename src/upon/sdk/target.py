@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from upon.config import Settings
 from upon.errors import ConfigError, NotAuthenticated, ServiceUnavailable
+from upon.store.payloads import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,11 @@ class Finder:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"service address {settings.service!r}: write http://HOST:PORT or https://HOST[:PORT]")
         return Target(address, settings.token, profile)
+
+    def where(self) -> Where:
+        """Return where large arguments and results are, as it is known now. Raises ConfigError."""
+        settings = Settings.load(self.home)
+        return Where(settings.store_folder, settings.inline_limit)
 
 
 def describe(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from upon.messages import FINAL
 from upon.sdk.connection import Connection, Pushed
 from upon.sdk.future import TaskFuture
 from upon.sdk.target import Target
+from upon.store.payloads import Payloads
 
 Change = api.EventSeen | api.TaskChanged
 
@@ -76,9 +77,10 @@ class Changes:
 class Outcomes:
     """The results of tasks, whoever submitted them: asked for once the service says that they are done."""
 
-    def __init__(self, find: Callable[[], Target]) -> None:
+    def __init__(self, find: Callable[[], Target], payloads: Payloads) -> None:
         self._waiting: dict[str, TaskFuture[Any]] = {}
-        self._connection = Connection(find, watch=api.Watch(request=0, tasks=True), on_pushed=self._changed)
+        watched = api.Watch(request=0, tasks=True)
+        self._connection = Connection(find, watch=watched, on_pushed=self._changed, payloads=payloads)
         self._connection.open()
 
     @property

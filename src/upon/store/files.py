@@ -25,9 +25,8 @@ from typing import BinaryIO, Self
 import msgspec
 from msgspec import Struct
 
-from upon.config import PRIVATE
 from upon.errors import InputError, StoreError
-from upon.machine import REMEDIES
+from upon.machine import PRIVATE, REMEDIES
 from upon.store.reference import is_key
 from upon.store.store import Blob
 

@@ -8,31 +8,41 @@ Without a store in reach what fits into a record travels in it, whatever the lim
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from upon import serialize
-from upon.config import Settings
-from upon.errors import PayloadTooLarge, StoreError
+from upon.errors import InputError, PayloadTooLarge, StoreError
 from upon.messages import MAX_PAYLOAD
 from upon.serialize import MAIN
 from upon.spool import Spool
 from upon.store import content, reference
 from upon.store.files import FileStore
-from upon.store.reference import MAX_PLACE, Kind, Reference
+from upon.store.reference import MAX_PLACE, MAX_SIZE, Kind, Reference
 from upon.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where the store is, None if there is none, and how many bytes of a payload travel in a record."""
+
+    folder: Path | None
+    limit: int = MAX_PAYLOAD
 
 
 class Payloads:
     """Makes and reads payloads. Threads may share it, and a forked child may go on using it.
 
     Args:
-        settings: called when the first payload is made or read: which store, and what is large.
+        where: called when the first payload is made or read.
     """
 
-    def __init__(self, settings: Callable[[], Settings] = Settings.load) -> None:
-        self._settings = settings
-        self._loaded: Settings | None = None
+    def __init__(self, where: Callable[[], Where]) -> None:
+        self._where = where
+        self._looked: Where | None = None
         self._opened: Store | None = None
         self._limit = -1
 
@@ -82,30 +92,42 @@ class Payloads:
             return serialize.load(file, size, buffers)
 
     def free(self, payload: bytes, task: str) -> None:
-        """Delete what a payload refers to, if it is this task's; who lists the store does it if this fails."""
+        """Delete what a payload refers to, if it is this task's; quietly: what stays is freed by the service."""
         if not reference.is_reference(payload):
             return
-        found = reference.decode(payload)
-        if reference.owner_and_kind(found.key)[0] == reference.owner_of(task):
-            self._store_of(found).delete(found.key)
+        with contextlib.suppress(StoreError, InputError):
+            found = reference.decode(payload)
+            if reference.owner_and_kind(found.key)[0] == reference.owner_of(task):
+                self._store_of(found).delete(found.key)
 
     def store(self) -> Store:
         """Return the store. Raises StoreError: there is none in reach."""
         if self._opened is None:
-            self._opened = FileStore(self._of_settings().store_folder)
+            if (folder := self._look().folder) is None:
+                raise StoreError("no store of large arguments and results is named: set UPON_STORE")
+            self._opened = FileStore(folder)
         return self._opened
+
+    @property
+    def most(self) -> int:
+        """Bytes of a payload at most."""
+        try:
+            self.store()
+        except StoreError:
+            return MAX_PAYLOAD
+        return MAX_SIZE
 
     @property
     def limit(self) -> int:
         """Bytes of a payload that travel in a record."""
         if self._limit < 0:
-            self._limit = min(self._of_settings().inline_limit, MAX_PAYLOAD)
+            self._limit = min(self._look().limit, MAX_PAYLOAD)
         return self._limit
 
-    def _of_settings(self) -> Settings:
-        if self._loaded is None:
-            self._loaded = self._settings()
-        return self._loaded
+    def _look(self) -> Where:
+        if self._looked is None:
+            self._looked = self._where()
+        return self._looked
 
     def _begin(self, task: str, kind: Kind) -> _Putting | None:
         try:

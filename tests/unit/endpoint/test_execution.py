@@ -20,6 +20,9 @@ from upon.chains import CAUSE
 from upon.endpoint.channel import HEADER, Code, Done, Task, frame, from_worker
 from upon.endpoint.execution import FULL_FAILURES, PYTHON, Functions, run
 from upon.messages import MAX_PAYLOAD
+from upon.store.payloads import Payloads, Where
+
+NO_STORE = Payloads(lambda: Where(None))
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +34,19 @@ def own_lines() -> Iterator[None]:
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Done:
     functions = Functions()
     functions.add(Code("c", serialize.dump_function(function), PYTHON))
-    return run(Task(0, "c", "f", serialize.pack_call(args, kwargs)), functions, 1)
+    return run(Task(0, "c", "f", serialize.pack_call(args, kwargs)), functions, 1, NO_STORE)
 
 
 def chunk(function: Callable[..., Any], *columns: list[Any]) -> Done:
     functions = Functions()
     functions._loaded["c"] = function
-    return run(Task(0, "c", "f", serialize.pack_chunk(columns), len(columns[0])), functions, 1)
+    return run(Task(0, "c", "f", serialize.pack_chunk(columns), len(columns[0])), functions, 1, NO_STORE)
 
 
 def load_failure(body: bytes, python: str = PYTHON) -> str:
     functions = Functions()
     functions.add(Code("c", body, python))
-    done = run(Task(0, "c", "thumbs.make", serialize.pack_call((), {})), functions, 1)
+    done = run(Task(0, "c", "thumbs.make", serialize.pack_call((), {})), functions, 1, NO_STORE)
     assert done.failure is not None
     assert done.failure.type == "FunctionLoadError"
     assert "TaskError" in done.failure.kinds
@@ -62,7 +65,7 @@ def test_a_function_and_its_children_know_what_fired_it(monkeypatch: pytest.Monk
     functions = Functions()
     functions._loaded["c"] = lambda: os.environ.get(CAUSE)
     for cause, seen in (('["e0","r=1"]', '["e0","r=1"]'), ("", None)):
-        done = run(Task(0, "c", "f", serialize.pack_call((), {}), 0, cause), functions, 1)
+        done = run(Task(0, "c", "f", serialize.pack_call((), {}), 0, cause), functions, 1, NO_STORE)
         assert serialize.loads(done.payload) == seen
 
 
@@ -155,7 +158,9 @@ def test_byte_code_of_another_python_is_not_run() -> None:
 def test_a_function_by_reference_may_come_from_another_python() -> None:
     functions = Functions()
     functions.add(Code("c", pickle.dumps(len), "3.99"))
-    assert serialize.loads(run(Task(0, "c", "f", serialize.pack_call(("abc",), {})), functions, 1).payload) == 3
+    assert (
+        serialize.loads(run(Task(0, "c", "f", serialize.pack_call(("abc",), {})), functions, 1, NO_STORE).payload) == 3
+    )
 
 
 def test_what_is_not_a_function_or_no_pickle() -> None:
@@ -166,7 +171,7 @@ def test_what_is_not_a_function_or_no_pickle() -> None:
 def test_an_argument_that_does_not_unpickle() -> None:
     functions = Functions()
     functions.add(Code("c", pickle.dumps(len), PYTHON))
-    failure = run(Task(0, "c", "f", b"pcnosuchmodule\nthing\n."), functions, 1).failure
+    failure = run(Task(0, "c", "f", b"pcnosuchmodule\nthing\n."), functions, 1, NO_STORE).failure
     assert failure is not None
     assert failure.type == "FunctionLoadError"
     assert "an argument of f needs the module 'nosuchmodule'" in failure.message
@@ -278,7 +283,7 @@ def test_what_an_async_function_left_running_is_ended() -> None:
 
     functions = Functions()
     functions._loaded["c"] = leaves
-    assert run(Task(0, "c", "f", serialize.pack_call((), {})), functions, 1).failure is None
+    assert run(Task(0, "c", "f", serialize.pack_call((), {})), functions, 1, NO_STORE).failure is None
     assert ended
 
 
@@ -313,7 +318,7 @@ def test_a_traceback_shows_lines_of_a_file_that_is_not_here(tmp_path: Path) -> N
     for line in (10, 20):
         functions.add(failing_module(tmp_path, line))
     for line in (10, 20, 10, 10):
-        failure = run(Task(0, str(line), "f", serialize.pack_call((1,), {})), functions, 1).failure
+        failure = run(Task(0, str(line), "f", serialize.pack_call((1,), {})), functions, 1, NO_STORE).failure
         assert failure is not None
         assert f'File "{tmp_path / "measure.py"}", line {line}, in fail' in failure.traceback
         assert "raise ValueError(x)  # the line" in failure.traceback

@@ -25,7 +25,9 @@ from upon.sdk import functions
 from upon.sdk.functions import apart, code_of, description_of, name_of, pack_call, pack_chunk, source_of
 from upon.sdk.modules import travels
 from upon.source_text import MARK, MAX_TEXT, blocks_of, lines_of
+from upon.store.payloads import Payloads, Where
 
+NO_STORE = Payloads(lambda: Where(None))
 factor = 2
 lock = threading.Lock()
 
@@ -145,14 +147,14 @@ def test_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FunctionError, match="does it use a large global"):
         code_of(lambda: data)
     with pytest.raises(PayloadTooLarge, match="the arguments of len"):
-        pack_call(len, [bytes(17_000_000)], {})
+        pack_call(NO_STORE, "t", len, [bytes(17_000_000)], {})
     with pytest.raises(PayloadTooLarge, match="a smaller chunksize helps"):
-        pack_chunk(len, [[bytes(9_000_000), bytes(9_000_001)]])
+        pack_chunk(NO_STORE, "t", len, [[bytes(9_000_000), bytes(9_000_001)]])
 
 
 def test_a_bad_item_of_a_chunk_is_named() -> None:
     with pytest.raises(InputError, match=r"item 1 of iterable 1 of a chunk of str .a _thread.lock."):
-        pack_chunk(str, [[1, lock]])
+        pack_chunk(NO_STORE, "t", str, [[1, lock]])
 
 
 def test_which_modules_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,13 +171,14 @@ import sys
 import shapes
 from upon import serialize
 from upon.sdk.functions import code_of, pack_call
+from upon.store.payloads import Payloads, Where
 
 def area_of(shape):
     return shapes.doubled(shape.area)
 
 shape = shapes.Square(3)
 open(sys.argv[1] + "/code", "wb").write(code_of(area_of).body)
-open(sys.argv[1] + "/call", "wb").write(pack_call(area_of, [shape], {}))
+open(sys.argv[1] + "/call", "wb").write(pack_call(Payloads(lambda: Where(None)), 't', area_of, [shape], {}))
 """
 NEIGHBOUR = """
 class Square:

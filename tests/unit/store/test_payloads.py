@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from upon.config import Settings
 from upon.errors import PayloadTooLarge, StoreError
 from upon.messages import MAX_PAYLOAD
 from upon.store import reference
 from upon.store.files import FileStore
-from upon.store.payloads import Payloads
+from upon.store.payloads import Payloads, Where
 from upon.store.reference import ARGUMENTS, RESULT
 
 LIMIT = 1000
@@ -37,7 +36,7 @@ def payloads(folder: Path) -> Payloads:
 
 
 def at(folder: Path, limit: int = LIMIT) -> Payloads:
-    return Payloads(lambda: Settings.load(folder, store=str(folder), inline_limit=limit))
+    return Payloads(lambda: Where(folder, limit))
 
 
 def same(a: Any, b: Any) -> bool:

@@ -1,0 +1,139 @@
+"""Arguments, results, items and exceptions that no record holds, through a whole system, and nobody notices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.systems import System, wait_for
+from upon import Client, Executor
+from upon.errors import PayloadTooLarge, StoreError
+from upon.messages import MAX_PAYLOAD
+from upon.store.files import FileStore
+
+LARGE = 20_000_000
+"""Bytes: more than a record holds."""
+
+
+def blobs(home: Path) -> list[str]:
+    return [one.key for one in FileStore(home / "store").list()]
+
+
+def doubled(array: Any) -> Any:
+    return array * 2
+
+
+def test_large_arguments_and_results(system: System) -> None:
+    array = np.arange(LARGE // 8, dtype=np.float64)
+    with Executor(home=system.home) as executor:
+        back = executor.submit(doubled, array).result(60)
+        assert back.flags.writeable
+        assert (back == array * 2).all()
+        text = "ä" * LARGE
+        assert executor.submit(lambda text, more: text + more["x"], text, more={"x": "!"}).result(60) == text + "!"
+        many = [np.full(100_000, n, np.int64) for n in range(30)]
+        assert [int(one.sum()) for one in executor.map(doubled, many, chunksize=10)] == [n * 200_000 for n in range(30)]
+        whole = list(executor.map(doubled, [array, array + 1]))
+        assert (whole[1] == array * 2 + 2).all()
+    assert blobs(system.home) == []  # taken, every one
+
+
+class Overexposed(Exception):
+    def __init__(self, image: Any) -> None:
+        super().__init__("overexposed")
+        self.image = image
+
+
+def expose(image: Any) -> None:
+    raise Overexposed(image)
+
+
+def expose_some(n: int) -> Any:
+    image = np.full(LARGE, n % 256, np.uint8)
+    if n % 2:
+        raise Overexposed(image)
+    return image
+
+
+def test_large_exceptions(system: System) -> None:
+    image = np.ones(LARGE, np.uint8)
+    with Executor(home=system.home) as executor:
+        future = executor.submit(expose, image)
+        error = future.exception(60)
+        assert isinstance(error, Overexposed)
+        assert (error.image == image).all()
+        items = executor.map(expose_some, range(4), chunksize=4)
+        assert int(next(items)[0]) == 0
+        with pytest.raises(Overexposed) as caught:
+            next(items)
+        assert int(caught.value.image[0]) == 1
+        assert int(next(items)[0]) == 2
+        with pytest.raises(Overexposed):
+            next(items)
+    left = blobs(system.home)
+    assert [key.partition(".")[0] for key in left] == [future.id]  # its arguments, should somebody try again
+    FileStore(system.home / "store").delete(left[0])
+
+
+def total(values: list[int]) -> list[int]:
+    return [sum(values), *values]
+
+
+def test_a_registered_function_and_what_is_shown_of_its_result(system: System) -> None:
+    values = list(range(4_000_000))
+    with Client(home=system.home) as client:
+        client.register(total, "large.total")
+        future = client.invoke("large.total", values)
+        expected = total(values)
+        assert future.result(60) == expected
+        assert client.wait(future.id, 60) == expected  # it is kept, for whoever asks
+        shown = client.task(future.id).result
+        assert shown["python"].startswith("[7999998000000, 0, 1,")
+        assert shown["reference"]["bytes"] > 8_000_000
+        assert shown["reference"]["key"] in blobs(system.home)
+        said = system.run("tasks", "show", future.id).stdout
+        assert f"by reference, {shown['reference']['bytes']:,} bytes: [7999998000000, 0, 1," in said
+        as_json = json.loads(system.run("tasks", "show", future.id, "--json").stdout)
+        assert as_json["result"] == shown
+        listed = client.tasks(function="large.total", details=True)
+        assert listed[0].result == shown
+    for key in blobs(system.home):
+        FileStore(system.home / "store").delete(key)
+    with (
+        Client(home=system.home) as client,
+        pytest.raises(StoreError, match=r"succeeded; its result cannot be had: .*freed"),
+    ):
+        client.wait(future.id, 60)
+
+
+def test_a_client_without_the_store_is_told_what_to_do(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPON_STORE", str(tmp_path / "elsewhere"))
+    with Executor(home=system.home) as executor:
+        assert executor.submit(len, bytes(MAX_PAYLOAD // 2)).result(60) == MAX_PAYLOAD // 2  # a record holds it
+        with pytest.raises(PayloadTooLarge, match="UPON_STORE"):
+            executor.submit(len, bytes(MAX_PAYLOAD + 1))
+        with pytest.raises(StoreError, match=r"result cannot be had: .* not in reach: .*elsewhere.*UPON_STORE"):
+            executor.submit(bytes, LARGE).result(60)
+    FileStore.make(tmp_path / "elsewhere")
+    with Executor(home=system.home) as executor:
+        future = executor.submit(len, bytes(LARGE))
+        with pytest.raises(StoreError, match=r"the arguments of len cannot be had: .*here the store is another one"):
+            future.result(60)
+    with Client(home=system.home) as client:
+        task = wait_for(lambda: _ended(client, future.id), "that it has ended")
+        assert (task.status, task.attempts) == ("failed", 1)
+        assert task.error is not None
+        assert task.error.type == "StoreError"
+    for key in blobs(system.home):
+        FileStore(system.home / "store").delete(key)
+
+
+def _ended(client: Client, id: str) -> Any:
+    task = client.task(id)
+    return task if task.status in ("succeeded", "failed") else None
