@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from tests.systems import pause
 from upon import api
 from upon.kafka.clients import async_consumer, async_producer
 from upon.messages import (
@@ -58,10 +59,12 @@ sys.exit(run_part("service", Settings.load(), main))
 async def eventually(ask: Callable[[], Awaitable[T | None]], what: str, timeout: float = DEADLINE) -> T:
     """Return what `ask` gives as soon as it is true; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
-    while not (found := await ask()):
+    while True:
+        began = time.monotonic()
+        if found := await ask():
+            return found
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        await asyncio.sleep(0.02)
-    return found
+        await asyncio.sleep(pause(time.monotonic() - began))
 
 
 class Running:

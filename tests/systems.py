@@ -20,10 +20,17 @@ T = TypeVar("T")
 def wait_for(condition: Callable[[], T | None], what: str, timeout: float = 60.0) -> T:
     """Return what `condition` gives as soon as it is true; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
-    while not (found := condition()):
+    while True:
+        began = time.monotonic()
+        if found := condition():
+            return found
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.02)
-    return found
+        time.sleep(pause(time.monotonic() - began))
+
+
+def pause(took: float) -> float:
+    """Return the seconds until a question is asked again that took `took` s: what costs much is asked seldom."""
+    return min(0.25, max(0.02, 4 * took))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from upon.embedded.broker import archive, jars
+from upon.embedded.broker import archive, jars, storage
 from upon.embedded.broker.broker import Broker
+from upon.embedded.broker.folder import BrokerFolder
 from upon.embedded.broker.java import find_java
 from upon.errors import KafkaInstallError
 
@@ -49,12 +50,23 @@ def test_install_makes_what_starts_use(class_path: list[Path], tmp_path: Path) -
             byte = opened.read(1)[0]
             opened.seek(-1, 1)
             opened.write(bytes([byte ^ 1]))
-        broker.start()
-        broker.wait_ready(60)
+        broker.prepare()
         assert not file.exists()
-        assert archive.flags(archive.find(java, class_path)) == []
+        assert not [flag for flag in broker.command() if "SharedArchiveFile" in flag], "it starts as for `install`"
     finally:
         broker.kill()
+
+
+def test_what_formatted_the_first_broker_formats_the_next(class_path: list[Path], tmp_path: Path) -> None:
+    """Kafka's tool is asked once: it writes the time too, so that two of its making differ."""
+    folders = [BrokerFolder(tmp_path / name) for name in ("first", "second")]
+    for folder in folders:
+        Broker(folder.path).prepare()
+        assert folder.formatted
+    one, other = ((folder.data / storage.BOOTSTRAP).read_bytes() for folder in folders)
+    assert one == other
+    ids = [set((folder.data / storage.META).read_text().split()) for folder in folders]
+    assert {line.partition("=")[0] for line in ids[0] ^ ids[1] if "=" in line} >= {"cluster.id", "directory.id"}
 
 
 def test_an_archive_that_cannot_be_made_is_no_error(class_path: list[Path], tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import random
+import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +27,12 @@ REMEDIES = ("docker compose", "--kafka")
 
 
 class Repository(ThreadingHTTPServer):
-    """A Maven repository that serves what jgo has in its cache; `cut` names files that it breaks off, and how often."""
+    """A Maven repository that serves what jgo has in its cache, but for jars, which are whole and small.
+
+    Attributes:
+        cut: files that it breaks off, and how often.
+        served: what was asked for.
+    """
 
     daemon_threads = True
 
@@ -33,24 +42,32 @@ class Repository(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
 
 
+def small_jar(name: str) -> bytes:
+    """Return a jar of some 40 KB that no other is like."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as jar:
+        jar.writestr(name, random.Random(name).randbytes(40_000))
+    return made.getvalue()
+
+
 class Handler(SimpleHTTPRequestHandler):
     server: Repository
 
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
         self.server.served.append(name)
-        if self.server.cut.get(name, 0) == 0:
+        file, cut = Path(self.translate_path(self.path)), self.server.cut.get(name, 0)
+        if not file.is_file() or (file.suffix != ".jar" and not cut):
             super().do_GET()
             return
-        self.server.cut[name] -= 1
-        data = Path(self.translate_path(self.path)).read_bytes()
+        data = small_jar(name) if file.suffix == ".jar" else file.read_bytes()
+        if cut:
+            self.server.cut[name] -= 1
+            data = data[: len(data) // 2]
         self.send_response(200)
         self.end_headers()  # no Content-Length: the client cannot see that it is cut
-        self.wfile.write(data[: len(data) // 2])
-
-    def copyfile(self, source: Any, outputfile: Any) -> None:
         with contextlib.suppress(ConnectionError):  # a client without room hangs up
-            super().copyfile(source, outputfile)
+            self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -150,7 +167,9 @@ def test_no_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_room(repository: Repository, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M2_REPO", str(small_disk / "m2"))
-    (small_disk / "full").write_bytes(bytes(80 * 1024 * 1024))
+    full = shutil.disk_usage(small_disk).free - 100_000  # some of the jars
+    with (small_disk / "full").open("wb") as file:
+        file.write(bytes(full))
     with pytest.raises(KafkaInstallError) as caught:
         jars.class_path()
     assert all(text in str(caught.value) for text in ("no room", "M2_REPO", *REMEDIES))
