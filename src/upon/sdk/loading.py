@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from upon.errors import FunctionError
@@ -57,7 +58,7 @@ def _run_file(path: Path) -> ModuleType:
     name = path.stem
     if name in sys.modules or name in sys.stdlib_module_names:
         name = f"_file_{name}"  # a file that is called like a module must not take its place
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItStands(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,6 +74,16 @@ def _run_file(path: Path) -> ModuleType:
             raise
         raise FunctionError(_story(str(path), error)) from error
     return module
+
+
+class _AsItStands(importlib.machinery.SourceFileLoader):
+    """Runs a file as it stands now.
+
+    Python takes what it compiled before if the file has the same size and was changed in the same second.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _import(name: str) -> ModuleType:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import py_compile
 import sys
 from pathlib import Path
 
@@ -36,6 +38,16 @@ def test_a_file_called_like_a_module_does_not_take_its_place(tmp_path: Path) -> 
     before = sys.modules.get("json")
     assert load(f"{tmp_path}/json.py:f")() == 1
     assert sys.modules.get("json") is before
+
+
+def test_a_file_that_was_changed_in_the_second_in_which_it_was_compiled(file: Path) -> None:
+    """Python would take what it compiled before: the size is the same too."""
+    file.write_text("def f():\n    return 1\n")
+    then = file.stat().st_mtime_ns
+    py_compile.compile(str(file))
+    file.write_text("def f():\n    return 2\n")
+    os.utime(file, ns=(then, then))
+    assert load(f"{file}:f")() == 2
 
 
 def test_a_module() -> None:
