@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from enum import Enum
 from pathlib import Path
@@ -41,6 +42,7 @@ def part(
     from upon.part import run_part
 
     settings = Settings.load(home)
+    gc.disable()  # a tenth of what the imports take is looking for garbage, and they make none
     try:
         main = importlib.import_module(MAINS[name.value]).main
     except ModuleNotFoundError as error:
@@ -48,4 +50,6 @@ def part(
         raise ConfigError(
             f"the part {name.value} needs {error.name}: pip install 'upon[{extra}]', or 'upon[embedded]' for all parts"
         ) from error
+    finally:
+        gc.enable()
     raise typer.Exit(run_part(name.value, settings, main, needs_kafka=name.value not in WITHOUT_KAFKA))
