@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from upon.config import Settings
-from upon.errors import AddressTaken, ConfigError, StoreError
+from upon.errors import AddressTaken, ConfigError
 from upon.kafka.admin import ensure_topics
 from upon.kafka.clients import async_consumer
 from upon.kafka.ends import Ends
@@ -29,6 +29,7 @@ from upon.messages import MAX_RECORD
 from upon.part import Part
 from upon.service.context import SERVICE, Service
 from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
+from upon.service.freeing import Freeing
 from upon.service.guard import forever
 from upon.service.lag import Lag
 from upon.service.past_events import PastEvents
@@ -42,7 +43,6 @@ from upon.service.retention import Retention
 from upon.service.store.store import Store, store_url
 from upon.service.submission import Submission
 from upon.service.watch import Watch
-from upon.store.files import FileStore
 from upon.topics import TopicSpec
 
 FLUSH_TIMEOUT = 1.0
@@ -108,10 +108,6 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.callback(store.close)
         opening = asyncio.create_task(asyncio.to_thread(store.open))
         await ensure_topics(kafka, topics.shared(settings.partitions), settings.replication)
-        try:
-            await asyncio.to_thread(FileStore.make, settings.store_folder)
-        except StoreError as error:  # small payloads need none
-            log.warning("there is no store for large payloads", action="store", reason=str(error))
         ends = Ends(kafka, await stack.enter_async_context(async_consumer(kafka, "upon-service-ends")))
         outbox = _outbox(settings, lambda: service)
         await outbox.start()
@@ -142,7 +138,9 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             failure=asyncio.get_running_loop().create_future(),
             places=places,
             past_events=PastEvents(topics.events, ends, places),
+            freeing=Freeing(settings, store, registrar, projector),
         )
+        await service.freeing.make()
         await stack.enter_async_context(_tasks(service))
         yield service
 
@@ -178,7 +176,8 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         tasks.append(asyncio.create_task(forever("project", project)))
         tasks.append(asyncio.create_task(forever("add sites", add_sites)))
         tasks.append(asyncio.create_task(forever("prune", retention.run)))
-        for task in tasks[-3:]:
+        tasks.append(asyncio.create_task(forever("free the store", service.freeing.run)))
+        for task in tasks[-4:]:
             task.add_done_callback(service.ended)
         await service.unless_failed(projecting.wait())
         yield

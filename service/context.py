@@ -13,6 +13,7 @@ from upon.config import Settings
 from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
 from upon.kafka.places import Places
+from upon.service.freeing import Freeing
 from upon.service.lag import Lag
 from upon.service.past_events import PastEvents
 from upon.service.projector import Projector
@@ -46,6 +47,7 @@ class Service:
     """Fails with what ended one of the pieces unexpectedly: the service then ends, to be started again."""
     places: Places
     past_events: PastEvents
+    freeing: Freeing
     connections: set[Connection] = field(default_factory=set)
 
     def ended(self, task: asyncio.Future[Any]) -> None:

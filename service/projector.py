@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiokafka import ConsumerRecord, TopicPartition
 
 from upon.deadletters import letter, received
+from upon.errors import ServiceUnavailable
 from upon.kafka.admin import ensure_topics
 from upon.kafka.ends import Ends
 from upon.kafka.outbox import Outbox
@@ -151,6 +152,21 @@ class Projector:
         finally:
             del self._reached[waiter]
         return True
+
+    async def catch_up(self, sites: set[str], timeout: float) -> None:
+        """Wait until the store holds all that Kafka has now of these sites.
+
+        Args:
+            timeout: s that Kafka has to say how much that is.
+
+        Raises:
+            KafkaUnavailable: it does not.
+            ServiceUnavailable: one of the sites is not projected yet.
+        """
+        partitions = self.partitions()
+        if missing := {self._topics.invocations(site) for site in sites} - {one.topic for one in partitions}:
+            raise ServiceUnavailable(f"not projected yet: {', '.join(sorted(missing))}")
+        await self.reach(await self._ends.ends(partitions, timeout), None)
 
     def partitions(self) -> list[TopicPartition]:
         """Return the partitions that are projected."""

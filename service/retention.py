@@ -20,7 +20,6 @@ from sqlalchemy import Connection, Table, and_, delete, or_, select, tuple_
 from sqlalchemy.sql.expression import ColumnElement
 
 from upon.config import Settings
-from upon.errors import ServiceUnavailable
 from upon.kafka.admin import set_topic_limits
 from upon.kafka.ends import Ends
 from upon.kafka.places import Places
@@ -115,11 +114,7 @@ class Retention:
 
     async def _oldest_unfinished(self) -> int:
         """When the oldest task that is not done was submitted, of all that Kafka has now, at all sites."""
-        partitions = self._projector.partitions()
-        sites = {self._topics.invocations(site) for site in self._registrar.registry.sites}
-        if missing := sites - {one.topic for one in partitions}:
-            raise ServiceUnavailable(f"not projected yet: {', '.join(sorted(missing))}")
-        await self._projector.reach(await self._ends.ends(partitions, KAFKA_TIMEOUT), None)
+        await self._projector.catch_up(set(self._registrar.registry.sites), KAFKA_TIMEOUT)
         return await self._store.read(oldest_unfinished)
 
     async def _prune(self, table: Table, at: ColumnElement[int], seconds: float, count: int, now: int) -> int:
@@ -171,6 +166,8 @@ def in_words(settings: Settings) -> dict[str, str]:
     return {
         "tasks": age(settings.keep_tasks) + number(settings.keep_tasks_count, ""),
         "dead letters": age(settings.keep_deadletters) + number(settings.keep_deadletters_count, ""),
+        "large payloads": (age(settings.keep_payloads) if settings.keep_payloads else "as tasks")
+        + number(settings.keep_payloads_bytes, " bytes"),
         "sites": age(settings.keep_sites),
         "unused code": age(settings.keep_code),
         "Kafka": age(settings.keep_kafka) + number(settings.keep_kafka_bytes, " bytes of each partition"),

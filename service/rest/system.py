@@ -43,12 +43,14 @@ async def list_sites(service: Service, _request: web.Request) -> web.Response:
 
 async def summary(service: Service, _request: web.Request) -> web.Response:
     counts = await service.store.read(queries.count_unusual)
+    amiss = [note for note in (service.store.note, service.freeing.note) if note]
     return answer(
         api.Summary(
             tasks={status: counts.get(status, 0) for status in ("pending", "running", "failed", "cancelled")},
             deadletters=await service.store.read(queries.count_deadletters),
-            notes=[*([service.store.note] if service.store.note else []), *unreadable(service.registrar.unreadable)],
+            notes=[*amiss, *unreadable(service.registrar.unreadable)],
             retention=in_words(service.settings),
+            store=await service.freeing.use(),
         )
     )
 

@@ -90,6 +90,12 @@ def find_tasks(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]
     return connection.execute(select(*LISTED).where(tasks.c.id.in_(ids))).all()
 
 
+def ends(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return id, status and when the result came, of at most `MAX_IDS` tasks."""
+    columns = [tasks.c[name] for name in ("id", "status", "stored")]
+    return connection.execute(select(*columns).where(tasks.c.id.in_(ids))).all()
+
+
 def get_small_results(connection: Connection, ids: Sequence[str], largest: int) -> dict[str, Result]:
     """Return the results of at most `MAX_IDS` tasks, of those that have at most `largest` bytes."""
     query = select(tasks.c.id, tasks.c.result).where(tasks.c.id.in_(ids), func.length(tasks.c.result) <= largest)

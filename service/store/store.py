@@ -71,6 +71,8 @@ class Store:
         self.turn = Turn(self._engine, self._file)
         self.note = ""
         """What somebody who looks at the system should know of the store; empty: nothing."""
+        self.built = 0
+        """How often it was made anew, from nothing."""
         self.on_damage: Callable[[], None] = lambda: None
         """Called in the event loop when `read` or `change` meets damage."""
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
@@ -109,6 +111,7 @@ class Store:
     def rebuild(self, why: str) -> None:
         """Move a damaged SQLite file aside and make an empty store in its place. Raises as `open`."""
         self._inode = None  # should this fail, what is there counts as damaged still
+        self.built += 1
         self._move_aside(why)
         self.open()
 

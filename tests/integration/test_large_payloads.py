@@ -101,6 +101,11 @@ def test_a_registered_function_and_what_is_shown_of_its_result(system: System) -
         assert as_json["result"] == shown
         listed = client.tasks(function="large.total", details=True)
         assert listed[0].result == shown
+        use = client.summary().store
+        assert use is not None
+        assert (use.payloads, use.place) == (len(blobs(system.home)), str(system.home / "store"))
+    assert f"payloads, {system.home}/store" in system.run("status").stdout
+    assert f"GiB of large arguments and results in {system.home}/store" in system.run("doctor", check=False).stdout
     for key in blobs(system.home):
         FileStore(system.home / "store").delete(key)
     with (

@@ -302,13 +302,23 @@ class PastEvents(Body, frozen=True, kw_only=True):
     complete_since: str | None = None  # reading stopped here: only after this time nothing is missing
 
 
+class StoreUse(Body, frozen=True, kw_only=True):
+    """How much the store of large arguments and results holds."""
+
+    place: str
+    payloads: int  # how many
+    bytes: int
+    bound: int  # bytes past which those of tasks that ended first go; 0 = none
+
+
 class Summary(Body, frozen=True, kw_only=True):
     """What somebody should look at, in numbers."""
 
     tasks: dict[str, int]  # pending, running, failed, cancelled → how many
     deadletters: int  # that nobody dealt with
-    notes: list[str]  # what was amiss with the task store, and what of the registry cannot be read
+    notes: list[str]  # what was amiss with the task store, the store, and what of the registry cannot be read
     retention: dict[str, str]  # what → for how long it is kept
+    store: StoreUse | None = None  # None: there is none
 
 
 class SystemStatus(Body, frozen=True, kw_only=True):

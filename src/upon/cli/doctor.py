@@ -63,6 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _java()
     yield _jars()
     yield from _home(settings)
+    yield _store(settings)
     yield from _running(settings)
 
 
@@ -113,6 +114,28 @@ def _home(settings: Settings) -> Iterator[Finding]:
     )
     if settings.places.profile.exists() and (mode := stat.S_IMODE(place.stat().st_mode)) & ~PRIVATE:
         yield Finding("privacy", False, f"mode {mode:o}: others can read {place}", "`upon up` closes it; or chmod 700")
+
+
+def _store(settings: Settings) -> Finding:
+    """Look at the store of large arguments and results, and at its disk, which may be another one than the home's."""
+    from upon.errors import StoreError
+    from upon.store.files import MARK, FileStore
+
+    folder, bound = settings.store_folder, settings.keep_payloads_bytes
+    if not settings.store and not (folder / MARK).exists():
+        return Finding("store", True, "none yet; the service makes it")
+    try:
+        size = sum(blob.size for blob in FileStore(folder).list())
+        free = shutil.disk_usage(folder).free
+    except (StoreError, OSError) as error:
+        return Finding("store", False, str(error), "start the service, or correct UPON_STORE")
+    well = free >= ROOM and (not bound or size <= bound) and os.access(folder, os.W_OK | os.X_OK)
+    found = f"{size / 1024**3:.1f} GiB of large arguments and results in {folder}, {free / 1024**3:.1f} GiB free there"
+    remedy = (
+        f"free some room on its disk, keep less (UPON_KEEP_PAYLOADS, UPON_KEEP_PAYLOADS_BYTES, now {bound:,}), or set "
+        "UPON_STORE to a folder on another disk; it must be writable"
+    )
+    return Finding("store", well, found, remedy)
 
 
 def _running(settings: Settings) -> Iterator[Finding]:

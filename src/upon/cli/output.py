@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from upon.api import TaskError
+    from upon.api import StoreUse, TaskError
 
 COLOURS = {
     "succeeded": "green", "up": "green", "failed": "red", "down": "red", "cancelled": "yellow", "running": "cyan",
@@ -85,6 +85,16 @@ def when(time: str | None) -> str:
     moment = datetime.fromisoformat(time).astimezone()
     today = moment.date() == datetime.now().astimezone().date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def in_store(use: StoreUse) -> str:
+    """Return how much of large arguments and results there is."""
+    bound = f" of {_gibibytes(use.bound)}" if use.bound else ""
+    return f"{_gibibytes(use.bytes)}{bound} in {use.payloads:,} payload{'' if use.payloads == 1 else 's'}, {use.place}"
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
 
 
 def milliseconds(value: float | None) -> str:

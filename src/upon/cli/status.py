@@ -102,6 +102,7 @@ def _print(view: dict[str, Any]) -> None:
 
     from upon.api import Summary
     from upon.cli.attention import attention
+    from upon.cli.output import in_store
     from upon.embedded.parts import describe_cut
 
     console = Console(highlight=False)
@@ -118,6 +119,8 @@ def _print(view: dict[str, Any]) -> None:
                 console.print(Text(line, "yellow"), soft_wrap=True)
             kept = "; ".join(f"{what} {how}" for what, how in summary.retention.items())
             console.print(Text(f"kept: {kept}", "dim"), soft_wrap=True)
+            if summary.store is not None:
+                console.print(Text(f"store: {in_store(summary.store)}", "dim"), soft_wrap=True)
     for trouble in view["troubles"]:
         console.print(Text("!", "bold red"), Text(trouble), soft_wrap=True)
 

@@ -38,6 +38,12 @@ async def admin_client(kafka: str, timeout: float = 30.0) -> AsyncIterator[AIOKa
         await client.close()
 
 
+async def cluster_id(kafka: str) -> str:
+    """Return the id of the Kafka at this address, which it keeps for life. Raises KafkaUnavailable."""
+    async with admin_client(kafka) as client:
+        return str((await client.describe_cluster())["cluster_id"])
+
+
 async def ensure_topics(kafka: str, specs: Iterable[TopicSpec], replication: int = 1) -> None:
     """Create the topics that are not there yet, and wait until they can be used; leave the others as they are.
 

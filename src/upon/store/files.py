@@ -17,7 +17,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -32,7 +32,7 @@ from upon.store.store import Blob
 
 MARK = "store.json"
 RESERVE = 128 * 1024 * 1024
-"""Bytes of its disk that a store leaves free: twice what the embedded Kafka needs to go on."""
+"""Bytes of its disk that a store leaves free: what the embedded Kafka needs to go on, and `LOOK`."""
 LOOK = 64 * 1024 * 1024
 """Bytes that are written between two looks at how much is free."""
 PART = ".part"
@@ -40,6 +40,7 @@ PART = ".part"
 
 class _Mark(Struct, frozen=True):
     id: str
+    owner: str = ""  # whose service frees it
     format: int = 1
 
 
@@ -66,24 +67,34 @@ class FileStore:
             raise StoreError(f"the store in {folder} cannot be read: {_said(error)}") from error
         except msgspec.MsgspecError as error:
             raise StoreError(f"{folder / MARK} is damaged ({error}): remove it, and start the service again") from error
-        self.id = mark.id
+        self.id, self.owner = mark.id, mark.owner
 
     @classmethod
-    def make(cls, folder: Path) -> Self:
-        """Return the store in a folder, made if there is none. Raises StoreError."""
+    def make(cls, folder: Path, owner: str = "", adopt: bool = False) -> Self:
+        """Return the store in a folder, made if there is none.
+
+        Args:
+            owner: names the system whose service frees the store; there is one.
+            adopt: take it over from another one.
+
+        Raises:
+            StoreError: it cannot be made, or is another system's.
+        """
         try:
             folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-            temporary = folder / f".{MARK}.{secrets.token_hex(4)}"
-            try:
-                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(msgspec.json.encode(_Mark(secrets.token_hex(16))))
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, folder / MARK)  # of two that make it at once, one does
-            finally:
-                temporary.unlink(missing_ok=True)
+            if not (folder / MARK).exists():
+                _write_mark(folder, _Mark(secrets.token_hex(16), owner), os.link)  # of two at once, one makes it
+            store = cls(folder)
+            if store.owner != owner and adopt:
+                _write_mark(folder, _Mark(store.id, owner), os.replace)
         except OSError as error:
             raise StoreError(f"no store can be made in {folder}: {_said(error)}") from error
-        return cls(folder)
+        if store.owner != owner and not adopt:
+            raise StoreError(
+                f"the store in {folder} is that of another system ({store.owner}; this is {owner}), which would free "
+                f"what is put there: set UPON_STORE to another folder; if it is no more, remove {folder / MARK}"
+            )
+        return store
 
     def put(self, key: str) -> FilePart:
         """See `Store`."""
@@ -195,6 +206,17 @@ class FilePart:
         else:
             said = _said(error)
         return StoreError(f"{self._path.name} cannot be written to the store at {self._place}: {said}")
+
+
+def _write_mark(folder: Path, mark: _Mark, put: Callable[[Path, Path], object]) -> None:
+    temporary = folder / f".{MARK}.{secrets.token_hex(4)}"
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(mark))
+        with contextlib.suppress(FileExistsError):
+            put(temporary, folder / MARK)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_part(name: str) -> bool:

@@ -59,6 +59,7 @@ def test_what_is_kept_is_said(tmp_path: Path) -> None:
     assert retention.in_words(Settings.load(tmp_path, keep_tasks="2d", keep_sites=0)) == {
         "tasks": "2 d, the newest 1,000,000",
         "dead letters": "90 d, the newest 100,000",
+        "large payloads": "7 d, the newest 68,719,476,736 bytes",
         "sites": "for ever",
         "unused code": "14 d",
         "Kafka": "7 d, the newest 8,589,934,592 bytes of each partition",

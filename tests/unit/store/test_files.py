@@ -135,3 +135,14 @@ def test_a_disk_that_fills_is_said_and_nothing_is_left(small_disk: Path, monkeyp
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(StoreError, match="read-only"):
         store.put(KEY)
+
+
+def test_a_store_is_freed_by_one_system(tmp_path: Path) -> None:
+    store = FileStore.make(tmp_path / "store", "cluster/upon")
+    assert FileStore.make(tmp_path / "store", "cluster/upon").id == store.id
+    with pytest.raises(StoreError, match=r"another system .cluster/upon; this is other/upon.*UPON_STORE"):
+        FileStore.make(tmp_path / "store", "other/upon")
+    adopted = FileStore.make(tmp_path / "store", "other/upon", adopt=True)
+    assert adopted.id == store.id
+    assert FileStore(tmp_path / "store").owner == "other/upon"
+    assert os.listdir(tmp_path / "store") == ["store.json"]
