@@ -7,8 +7,6 @@ Not here: who reads it (the service, placement between sites).
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -18,14 +16,13 @@ import msgspec
 from upon.dispatcher.publisher import Publisher
 from upon.dispatcher.state import State
 from upon.dispatcher.stragglers import stragglers
+from upon.dispatcher.tenure import SPEAKS_EVERY
 from upon.errors import UponError
 from upon.logs import get_logger
 from upon.messages import ManagerStatus, SiteStatus
 
 log = get_logger(__name__)
 
-ALWAYS = 5.0
-"""Seconds between two announcements, at most."""
 MAX_MANAGERS = 2000
 """Managers that are named, at most: those with the most slots."""
 MAX_PIDS = 10_000
@@ -38,13 +35,13 @@ class Announcer:
     """Announces the site.
 
     Args:
-        site, state, publisher: what is told, and how.
+        myself: who says it, of which site.
+        state, publisher: what is told, and how.
         wake: called when an announcement is written, for the next may be due.
     """
 
-    def __init__(self, site: str, state: State, publisher: Publisher, wake: Callable[[], None]) -> None:
-        self._site, self._state, self._publisher, self._wake = site, state, publisher, wake
-        self._host = socket.gethostname()
+    def __init__(self, myself: SiteStatus, state: State, publisher: Publisher, wake: Callable[[], None]) -> None:
+        self._myself, self._state, self._publisher, self._wake = myself, state, publisher, wake
         self._at = float("-inf")
         self._roster = -1
         self._load: tuple[int, ...] = ()
@@ -59,7 +56,7 @@ class Announcer:
             return 0.0
         if self._draining != self._state.draining:
             return 0.0
-        return self._at + (CHANGES if self._load != self._now() else ALWAYS)
+        return self._at + (CHANGES if self._load != self._now() else SPEAKS_EVERY)
 
     def announce(self) -> None:
         """Say it, if it is due."""
@@ -91,10 +88,8 @@ class Announcer:
             for m in book.managers.values()
         )
         running = sum(len(m.tasks) for m in book.managers.values())
-        return SiteStatus(
-            site=self._site,
-            pid=os.getpid(),
-            host=self._host,
+        status: SiteStatus = msgspec.structs.replace(
+            self._myself,
             at=time.time_ns(),
             state=state,
             managers=managers,
@@ -105,6 +100,7 @@ class Announcer:
             stragglers=stragglers(book.managers.values(), self._state.attempts.usual, time.monotonic()),
             draining=self._state.draining,
         )
+        return status
 
     def _now(self) -> tuple[int, ...]:
         """Return numbers that tell cheaply whether the load has changed."""

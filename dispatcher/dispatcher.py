@@ -21,8 +21,8 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -32,10 +32,10 @@ from upon.dispatcher import protocol, wire
 from upon.dispatcher.announcer import Announcer
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.commits import Commits
-from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, FromCommitted, control_input, invocation_input
+from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, control_input, invocation_input
+from upon.dispatcher.hearing import hear
 from upon.dispatcher.instructions import (
     Commit,
-    Heard,
     Input,
     Instruction,
     IntentStored,
@@ -55,21 +55,19 @@ from upon.dispatcher.instructions import (
     Tell,
     Tick,
 )
-from upon.dispatcher.keys import curve_folder, dispatcher_keys
 from upon.dispatcher.past import Past
 from upon.dispatcher.publisher import Publisher
-from upon.dispatcher.recovery import first_needed, horizon, past_of
-from upon.dispatcher.router import Gone, Router
+from upon.dispatcher.recovery import horizon, past_of
+from upon.dispatcher.router import Router
+from upon.dispatcher.standby import Candidate, myself
 from upon.dispatcher.state import State
-from upon.ids import new_id
-from upon.kafka.admin import ensure_topics
+from upon.dispatcher.tenure import Term
 from upon.kafka.follow import follow
 from upon.kafka.outbox import Outbox
-from upon.kafka.reader import Reader, reading
+from upon.kafka.reader import Reader
 from upon.logs import get_logger
 from upon.messages import FunctionCode
 from upon.part import Part
-from upon.topics import TopicSpec
 
 log = get_logger(__name__)
 
@@ -79,76 +77,74 @@ STOP_PATIENCE = 1.5
 """Seconds that a clean stop waits for Kafka to take what there is, and then for its clients to close."""
 
 
-async def main(part: Part, settings: Settings) -> None:
-    """Run the dispatcher of `settings.site` until `part.stopping`.
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a dispatcher has, active or not.
 
-    Raises:
-        KafkaUnavailable: Kafka does not answer.
-        ConfigError: the listening address or a key is wrong.
+    Attributes:
+        router, wake: the open socket, and what it sets when there may be something to read.
+        outbox: started.
+        candidate: knows whose the site is.
+        watching: done, with an exception, when outbox or candidate cannot go on.
     """
-    kafka, topics, site = settings.need_kafka(), settings.topics, settings.site
-    partitions = settings.partitions
-    specs = [*topics.shared(settings.partitions), *topics.of_site(site, settings.partitions)]
-    await ensure_topics(kafka, specs, settings.replication)
-    client, group = f"upon-dispatcher-{site}", f"{settings.prefix}.dispatcher.{site}"
-    stack = AsyncExitStack()
-    try:
-        how: dict[str, Any] = {
-            "spec_of": lambda topic: topics.spec_of(topic, partitions),
-            "replication": settings.replication,
-        }
-        start, invocations = FromCommitted(), topics.invocations(site)
-        outbox, reader = await asyncio.gather(
-            stack.enter_async_context(Outbox(kafka, client, **how)),
-            stack.enter_async_context(
-                reading(kafka, client, [invocations], group=group, start=start, may_rewind=False, **how)
-            ),
-        )
-        if start.first:
-            await reader.commit(start.first)
-        needed = first_needed(((at, reader.ends[one]) for one, at in reader.positions.items()), time.time())
-        past = await past_of(kafka, topics.results, site, needed)
-        dispatcher = Dispatcher(settings, outbox, reader, past, begun=start.begun)
-        stack.callback(dispatcher.router.close)
-        await dispatcher.run(part)
-    finally:
-        with suppress(TimeoutError):  # clients that wait for a broker that is away are not waited for
-            await asyncio.wait_for(stack.aclose(), STOP_PATIENCE)
+
+    settings: Settings
+    router: Router
+    wake: asyncio.Event
+    outbox: Outbox
+    candidate: Candidate
+    watching: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a dispatcher has found when its site became its own.
+
+    Attributes:
+        reader: reads the invocations of the site, from where an earlier dispatcher had committed.
+        past: what is known of the site's work before.
+        said: what managers have said already.
+        wait: whether there is work that an earlier dispatcher may have begun, and that managers may still claim.
+    """
+
+    reader: Reader
+    past: Past
+    said: Sequence[Input]
+    wait: bool
 
 
 class Dispatcher:
     """The loop and what it holds: socket, publisher, readers, state machine.
 
     Args:
-        settings: site, listening address, home.
-        outbox, reader: started; the reader reads the invocations of the site.
-        past: what is known of the site's work before.
-        begun: whether there is work that an earlier dispatcher may have begun.
+        seat: open.
+        term: its own, which has begun.
+        found: what there was.
     """
 
-    def __init__(self, settings: Settings, outbox: Outbox, reader: Reader, past: Past, *, begun: bool) -> None:
-        self._settings, self._site, self._reader, self._begun = settings, settings.site, reader, begun
-        self._topics = settings.topics
-        self._wake = asyncio.Event()
-        self._inbox: deque[Input] = deque()
-        curve = curve_folder(settings.places.endpoint(settings.site))
-        self.router = Router(settings.dispatcher, dispatcher_keys(curve), curve, self._wake.set)
-        self._outbox = outbox
-        self._publisher = Publisher(outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
+    def __init__(self, seat: Seat, term: Term, found: Found) -> None:
+        self._seat, self._term, self._found = seat, term, found
+        self._settings, self._topics, self._site = seat.settings, seat.settings.topics, seat.settings.site
+        self._router, self._wake, self._reader = seat.router, seat.wake, found.reader
+        self._inbox: deque[Input] = deque(found.said)
+        self._publisher = Publisher(seat.outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put, self._send_body)
         self._lacking: dict[str, dict[str, None]] = {}  # code → managers that wait for its body to be read
-        self._state = State(past=past, session=new_id(), timeout=settings.task_timeout)
+        self._state = State(past=found.past, session=term.session, timeout=self._settings.task_timeout)
         offsets = self._state.book.offsets
-        for one, at in reader.positions.items():
+        for one, at in found.reader.positions.items():
             if at.beyond is not None:
                 offsets.resume(one.partition, at.beyond)
-        self._commits = Commits(reader, self._topics.invocations(self._site), offsets)
-        self._announcer = Announcer(self._site, self._state, self._publisher, self._wake.set)
+        self._commits = Commits(found.reader, self._topics.invocations(self._site), offsets)
+        self._announcer = Announcer(myself(self._site, term), self._state, self._publisher, self._wake.set)
         self._taken = asyncio.Event()
         self._failed: BaseException | None = None
 
     async def run(self, part: Part) -> None:
-        """Do the work until the part is told to stop. Raises whatever ended a reader or the publisher."""
+        """Do the work until the part is told to stop, or another dispatcher takes over.
+
+        Raises whatever ended a reader or the publisher.
+        """
         kafka = self._settings.need_kafka()
         registry_read, control_read = asyncio.Event(), asyncio.Event()
         since = max(1, int((time.time() - LOOK_BACK) * 1000))
@@ -161,7 +157,7 @@ class Dispatcher:
                     [topics.registry],
                     self._codes.take,
                     caught_up=registry_read,
-                    spec_of=self._spec_of,
+                    spec_of=self._settings.spec_of,
                 )
             ),
             asyncio.create_task(
@@ -172,36 +168,44 @@ class Dispatcher:
                     self._take_control,
                     caught_up=control_read,
                     since=since,
-                    spec_of=self._spec_of,
+                    spec_of=self._settings.spec_of,
                 )
             ),
-            asyncio.create_task(self._outbox.failed()),
             asyncio.create_task(self._codes.read_bodies(kafka, f"{client}-bodies", topics.registry)),
             asyncio.create_task(self._read_past(kafka)),
             asyncio.create_task(self._watch_stopping(part)),
         ]
-        for task in tasks:
+        for task in (*tasks, self._seat.watching):
             task.add_done_callback(self._ended)
         self._listen_to_signals()
+        self._seat.candidate.on_change = self._wake.set
         try:
             await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
-            if self._begun:
+            if self._found.wait:
                 self._state.attempts.hold_until = time.monotonic() + CLAIM_WAIT
             taking = asyncio.create_task(self._read_invocations())
             taking.add_done_callback(self._ended)
             tasks.append(taking)
-            part.ready(dispatcher=self.router.address, site=self._site)
+            part.ready(dispatcher=self._router.address, site=self._site)
             await self._loop(part)
-            await self._stop(taking)
+            if (other := self._seat.candidate.superseded(self._term)) is not None:
+                log.warning(
+                    f"the dispatcher of {other.host} (pid {other.pid}) has taken over this site: this one stands by",
+                    action="superseded",
+                    epoch=other.epoch,
+                )
+            else:
+                await self._stop(taking)
         finally:
+            self._seat.watching.remove_done_callback(self._ended)
             self._commits.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _loop(self, part: Part) -> None:
-        while not part.stopping.is_set():
-            self._turn(chain(self._heard(), self._taken_in(), self._due()))
+        while not part.stopping.is_set() and not self._seat.candidate.superseded(self._term):
+            self._turn(chain(hear(self._router, self._term), self._taken_in(), self._due()))
             self._announcer.announce()
             await self._sleep()
             if self._failed is not None:
@@ -216,33 +220,6 @@ class Dispatcher:
             for instruction in self._state.handle(inputs, Now(time.monotonic(), time.time_ns())):
                 self._carry_out(instruction)
 
-    def _heard(self) -> Iterator[Input]:
-        """What managers say.
-
-        The last words of a connection that broke come before the news that it did. The first word of a new connection
-        is Ready, and comes after it: else the manager would be gone as soon as it is back, with all that it holds.
-        """
-        broken = dict.fromkeys(self.router.broken())
-        for said in self.router.receive():
-            if isinstance(said, Gone):
-                yield _broke(said.manager)
-                continue
-            manager, frames = said
-            try:
-                message = wire.from_manager(frames)
-            except wire.ProtocolError as error:
-                log.warning(f"manager {manager} was rejected: {error}", action="reject", manager=manager)
-                self.router.send(manager, wire.pack(protocol.Reject(str(error))))
-                continue
-            if manager in broken and isinstance(message, protocol.Ready):
-                del broken[manager]
-                yield _broke(manager)
-            yield Heard(manager, message)
-        yield from map(_broke, broken)
-        for manager in self.router.locked_out():
-            self.router.send(manager, wire.pack(protocol.Reject("its key was removed from the dispatcher's managers")))
-            yield ManagerGone(manager, "was locked out: its key was removed")
-
     def _taken_in(self) -> Iterator[Input]:
         """What came from Kafka."""
         for _ in range(len(self._inbox)):
@@ -256,7 +233,7 @@ class Dispatcher:
 
     async def _sleep(self) -> None:
         """Until something happens, or the next deadline."""
-        if self._inbox or self.router.pending():
+        if self._inbox or self._router.pending():
             await asyncio.sleep(0)
             return
         times = [self._announcer.deadline()]
@@ -305,7 +282,7 @@ class Dispatcher:
             self._say(manager, protocol.Code(code))
 
     def _say(self, manager: str, message: protocol.FromDispatcher) -> None:
-        if not self.router.send(manager, wire.pack(message)):
+        if not self._router.send(manager, wire.pack(message, self._term.epoch)):
             self._put(ManagerGone(manager, "could not be reached"))
 
     # ------------------------------------------------------------------------------------- beside the loop
@@ -354,14 +331,11 @@ class Dispatcher:
         loop.add_signal_handler(signal.SIGUSR1, drain, True)
         loop.add_signal_handler(signal.SIGUSR2, drain, False)
 
-    def _spec_of(self, topic: str) -> TopicSpec | None:
-        return self._topics.spec_of(topic, self._settings.partitions)
-
     async def _watch_stopping(self, part: Part) -> None:
         await part.stopping.wait()
         self._wake.set()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed = self._failed or error
             self._wake.set()
@@ -380,7 +354,7 @@ class Dispatcher:
     async def _stop(self, reading: asyncio.Task[None]) -> None:
         """A clean end: store what there is, commit, say that the site is down."""
         reading.cancel()
-        self._turn(self._heard())
+        self._turn(hear(self._router, self._term))
         try:
             async with asyncio.timeout(STOP_PATIENCE):
                 await self._publisher.drained(STOP_PATIENCE)
@@ -389,7 +363,3 @@ class Dispatcher:
                 await self._announcer.down()
         except TimeoutError:
             log.warning("Kafka did not answer in time; the next dispatcher goes on from what it has", action="stop")
-
-
-def _broke(manager: str) -> ManagerGone:
-    return ManagerGone(manager, "its connection broke")

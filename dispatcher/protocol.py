@@ -49,9 +49,9 @@ from msgspec import Struct
 
 from upon.messages import Failure, FunctionCode, ItemFailure, Status
 
-VERSION = 2
+VERSION = 3
 """The newest version of any kind here."""
-OLDEST = 2
+OLDEST = 3
 """The oldest version that is still understood; what is older is rejected with the reason."""
 BEAT = 1.0
 """Seconds between two heartbeats of a manager; each is answered."""

@@ -1,13 +1,13 @@
 """The manager's socket to its dispatcher: a DEALER with CurveZMQ that heals by itself.
 
     connected() ── each time a connection is made (the first one, and after the dispatcher was away)
-    received(message) ── whatever the dispatcher sends
-    send(message) ──▶ False: there is no connection; what matters is sent again after the next Ready
+    received(message, epoch) ── whatever the dispatcher sends
+    send(message, epoch) ──▶ False: there is no connection; what matters is sent again after the next Ready
 
 The traps of ZeroMQ's descriptor: it is edge-triggered, so everything is read each time, and `EVENTS` is asked after
 each send, which may have swallowed the signal. zmq.asyncio is not used: it costs a future per message.
 
-Not here: what is said, and when (`upon.endpoint.manager`).
+Not here: what is said, and when (`upon.endpoint.manager`); to which of several (`upon.endpoint.links`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from upon.dispatcher.keys import dispatcher_public, manager_keys
 from upon.dispatcher.protocol import BEAT, LOST_AFTER, FromDispatcher, FromManager
-from upon.dispatcher.wire import ProtocolError, from_dispatcher, pack
+from upon.dispatcher.wire import ProtocolError, epoch_of, from_dispatcher, pack
 from upon.errors import ConfigError
 from upon.logs import get_logger
 
@@ -62,7 +62,7 @@ class Link:
         identity: str,
         *,
         connected: Callable[[], None],
-        received: Callable[[FromDispatcher], None],
+        received: Callable[[FromDispatcher, int], None],
     ) -> None:
         self._connected, self._received, self._curve, self._address = connected, received, curve, address
         self._loop, self._identity = asyncio.get_running_loop(), identity.encode()
@@ -89,7 +89,8 @@ class Link:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise ConfigError(
-                f"cannot connect to a dispatcher at {address!r}: {error.strerror}; UPON_DISPATCHER is tcp://HOST:PORT"
+                f"cannot connect to a dispatcher at {address!r}: {error.strerror}; UPON_DISPATCHER is tcp://HOST:PORT, "
+                "or several with commas between"
             ) from error
         for end in (self._socket, self._monitor):
             self._loop.add_reader(end.fileno(), self._wake)
@@ -97,10 +98,10 @@ class Link:
         self._refusals = 0  # in a row
         self._wake()
 
-    def send(self, message: FromManager) -> bool:
-        """Send a message; False if there is no connection."""
+    def send(self, message: FromManager, epoch: int) -> bool:
+        """Send a message that bears an epoch; False if there is no connection."""
         try:
-            self._socket.send_multipart([self._identity, *pack(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([self._identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.Again:
             return False
         finally:
@@ -127,11 +128,12 @@ class Link:
             if not _is(self._socket, zmq.POLLIN):
                 return
             try:
-                message = from_dispatcher(self._socket.recv_multipart(zmq.NOBLOCK))
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                message = from_dispatcher(frames)
             except ProtocolError as error:
                 log.error(f"a message of the dispatcher was dropped: {error}", action="receive")
                 continue
-            self._received(message)
+            self._received(message, epoch_of(frames))
             if self._closed:
                 return
         self._loop.call_soon(self._wake)

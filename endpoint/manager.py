@@ -1,7 +1,7 @@
 """The manager: takes tasks from its site's dispatcher, has its workers run them, answers.
 
-    dispatcher ══ Link ══▶ Ledger (done before?) ─▶ Pool (decides) ─▶ Workers (processes)
-               ◀═ Link ══  Ledger (kept until stored) ◀─ Pool ◀──────┘
+    dispatcher ══ Links ═▶ Ledger (done before?) ─▶ Pool (decides) ─▶ Workers (processes)
+               ◀═ Links ═  Ledger (kept until stored) ◀─ Pool ◀──────┘
 
 Everything that is decided is decided in `Pool` and `Ledger`, which are pure; this file carries it out, in order.
 Guarantees: while the dispatcher is away tasks run on, and their outcomes are sent when it is back; a task that it
@@ -32,7 +32,7 @@ from upon.endpoint.environment import allowed, told
 from upon.endpoint.execution import PYTHON
 from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.ledger import Ledger
-from upon.endpoint.link import Link
+from upon.endpoint.links import Links
 from upon.endpoint.pool import Pool
 from upon.endpoint.workers import Workers
 from upon.errors import ConfigError
@@ -92,7 +92,7 @@ class Manager:
         self._alarm: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._loop.set_exception_handler(self._on_bug)
-        self._link = Link(
+        self._links = Links(
             settings.dispatcher,
             curve_folder(settings.places.endpoint(settings.site)),
             self.id,
@@ -124,9 +124,9 @@ class Manager:
         self._carry(self._pool.stop())
         self._carry(self._pool.killed(self._loop.time()))
         self._flush()
-        self._link.send(protocol.Bye(reason))
+        self._links.send(protocol.Bye(reason))
         self._workers.close()
-        self._link.close()
+        self._links.close()
 
     # --------------------------------------------------------------------------------------------- the dispatcher
 
@@ -148,7 +148,7 @@ class Manager:
             warm=tuple(self._pool.codes),
             held=self._ledger.held(),
         )
-        if not self._link.send(ready):
+        if not self._links.send(ready):
             return
         self._outcomes, self._deaths = self._ledger.owed()
         self._begun = self._pool.begun(self._loop.time())
@@ -210,7 +210,7 @@ class Manager:
     def _beat(self) -> None:
         self._heart = self._loop.call_later(BEAT, self._beat)
         if self._announced:
-            self._link.send(protocol.Heartbeat(self._pool.busy, self._pool.pids, self._pool.queued))
+            self._links.beat(protocol.Heartbeat(self._pool.busy, self._pool.pids, self._pool.queued))
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -228,15 +228,15 @@ class Manager:
         returned, self._returned = self._returned, []
         lacks, self._lacks = self._lacks, set()
         if returned:
-            self._link.send(protocol.Returned(tuple(returned)))
+            self._links.send(protocol.Returned(tuple(returned)))
         if lacks:
-            self._link.send(protocol.Need(tuple(lacks)))
+            self._links.send(protocol.Need(tuple(lacks)))
         if begun:
-            self._link.send(protocol.Started(tuple(begun)))
+            self._links.send(protocol.Started(tuple(begun)))
         for batch in portions(outcomes, outcome_bytes, BATCH_BYTES):
-            self._link.send(protocol.Results(batch))
+            self._links.send(protocol.Results(batch))
         if deaths:
-            self._link.send(protocol.Lost(tuple(deaths)))
+            self._links.send(protocol.Lost(tuple(deaths)))
 
     # ------------------------------------------------------------------------------------------------- the workers
 

@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from upon.durations import parse_duration
 from upon.errors import ConfigError
 from upon.machine import PRIVATE
-from upon.topics import Topics
+from upon.topics import Topics, TopicSpec
 
 PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources")
 FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "store", "logs", "run")
@@ -175,7 +175,10 @@ class Settings(BaseSettings):
     kafka: str = Field("", description="Kafka's bootstrap address, HOST:PORT[,HOST:PORT…]")
     prefix: str = Field("upon", description="first part of every topic's name")
     site: str = Field("local", description="the site that a dispatcher and its managers serve")
-    dispatcher: str = Field("", description="where the dispatcher listens for managers, tcp://HOST:PORT")
+    dispatcher: str = Field(
+        "",
+        description="where the dispatcher listens for managers, tcp://HOST:PORT; a manager may name several, with commas",
+    )
     listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
     database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes of a manager")
@@ -287,6 +290,10 @@ class Settings(BaseSettings):
     def store_folder(self) -> Path:
         """Where large arguments and results are."""
         return Path(self.store).expanduser().absolute() if self.store else self.home / "store"
+
+    def spec_of(self, topic: str) -> TopicSpec | None:
+        """Return how a topic of this deployment is made; None: it is none."""
+        return self.topics.spec_of(topic, self.partitions)
 
     def need_kafka(self) -> str:
         """Return Kafka's address.

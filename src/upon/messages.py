@@ -263,12 +263,18 @@ class Straggler(Message, frozen=True, kw_only=True):
 
 
 class SiteStatus(Message, frozen=True, kw_only=True):
-    """What a dispatcher says of its site, every few seconds and whenever a manager comes or goes."""
+    """What a dispatcher says of its site, every few seconds and whenever a manager comes or goes.
+
+    The first that bears a higher epoch than all before it in the log claims the site (`upon.dispatcher.tenure`).
+    """
 
     format: int = 1
     site: str
     pid: int
     host: str
+    epoch: int = 0  # of the dispatcher: whose is higher took over from the others; 0 = from before there were any
+    session: str = ""  # the dispatcher's: tells two apart that bear the same epoch
+    process: str = ""  # the dispatcher's, on its host: `upon.processes.myself`
     at: int  # when this was said
     state: Literal["up", "down"] = "up"
     managers: tuple[ManagerStatus, ...] = ()
@@ -276,6 +282,12 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     running: int = 0
     draining: bool = False  # nothing new is started: the site is about to stop
     stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
+
+    def holds_after(self, before: SiteStatus | None) -> bool:
+        """Whether this counts, read after `before` (the last that counted): one that was superseded says nothing."""
+        return (
+            before is None or self.epoch > before.epoch or (self.epoch, self.session) == (before.epoch, before.session)
+        )
 
 
 class SiteChoices(Message, frozen=True, kw_only=True):

@@ -185,7 +185,13 @@ class Registry:
         return revisions[number]
 
     def apply_site(self, status: SiteStatus, heard: int) -> None:
-        """Take in what a dispatcher says of its site; `heard`: when, ns since the epoch on this machine's clock."""
+        """Take in what a dispatcher says of its site, unless another has taken over from it.
+
+        Args:
+            heard: when, ns since the epoch on this machine's clock.
+        """
+        if not status.holds_after(self.sites.get(status.site)):
+            return
         self.sites[status.site] = status
         self.heard[status.site] = heard
 

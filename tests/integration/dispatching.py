@@ -16,8 +16,8 @@ import zmq
 
 from upon.config import Settings
 from upon.dispatcher import protocol, wire
-from upon.dispatcher.dispatcher import main
 from upon.dispatcher.keys import curve_folder, dispatcher_public, manager_keys
+from upon.dispatcher.process import main
 from upon.kafka.clients import async_producer
 from upon.kafka.follow import follow
 from upon.messages import (
@@ -48,7 +48,8 @@ class ReportingPart(Part):
         self.info: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     def ready(self, **info: Any) -> None:
-        self.info.set_result(info)
+        if not self.info.done():
+            self.info.set_result(info)
 
 
 @asynccontextmanager
@@ -66,8 +67,8 @@ async def dispatcher(settings: Settings) -> AsyncIterator[str]:
         await asyncio.wait_for(running, PATIENCE)
 
 
-def dispatcher_process(settings: Settings, address: str) -> subprocess.Popen[bytes]:
-    """The part, as a process of its own."""
+def dispatcher_process(settings: Settings, address: str, first: str = "") -> subprocess.Popen[bytes]:
+    """The part, as a process of its own, which does `first` (Python) first."""
     environment = {
         **os.environ,
         "UPON_KAFKA": settings.kafka,
@@ -77,10 +78,10 @@ def dispatcher_process(settings: Settings, address: str) -> subprocess.Popen[byt
     }
     program = (
         "import sys; from upon.config import Settings; from upon.part import run_part; "
-        "from upon.dispatcher.dispatcher import main; "
+        "from upon.dispatcher.process import main; "
         "sys.exit(run_part('dispatcher', Settings.load(sys.argv[1]), main))"
     )
-    command = [sys.executable, "-c", program, str(settings.home)]
+    command = [sys.executable, "-c", first + program, str(settings.home)]
     return subprocess.Popen(command, env=environment)
 
 
@@ -96,18 +97,22 @@ class HandDriven:
         keys = manager_keys(curve, key)
         self.id, self.slots = id, slots
         self.stored: set[str] = set()
+        self.epoch = 0  # of the dispatcher, as far as it was heard
+        self._reported: protocol.Ready | None = None
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.set(zmq.CURVE_SERVERKEY, dispatcher_public(curve))
         self.socket.set(zmq.CURVE_PUBLICKEY, keys.public)
         self.socket.set(zmq.CURVE_SECRETKEY, keys.secret)
+        self.socket.set(zmq.LINGER, 0)  # a test that fails ends, too
         self.socket.connect(address)
 
     def ready(self, **more: Any) -> None:
-        self.say(protocol.Ready(self.id, "h", 1, (2,), self.slots, "3.11", **more))
+        self._reported = protocol.Ready(self.id, "h", 1, (2,), self.slots, "3.11", **more)
+        self.say(self._reported)
 
     def say(self, message: protocol.FromManager) -> None:
-        self.socket.send_multipart([self.id.encode(), *wire.pack(message)])
+        self.socket.send_multipart([self.id.encode(), *wire.pack(message, self.epoch)])
 
     def ended(self, task: protocol.Assignment, payload: bytes = b"m\x01", **more: Any) -> None:
         now = time.time_ns()
@@ -125,7 +130,12 @@ class HandDriven:
             if not await asyncio.to_thread(self.socket.poll, 500):
                 self.say(protocol.Heartbeat(0))
                 continue
-            message = wire.from_dispatcher(self.socket.recv_multipart())
+            frames = self.socket.recv_multipart()
+            message = wire.from_dispatcher(frames)
+            if wire.epoch_of(frames) > self.epoch:
+                self.epoch = wire.epoch_of(frames)
+                if self._reported is not None:
+                    self.say(self._reported)
             if isinstance(message, protocol.Stored):
                 self.stored |= {attempt.id for attempt in message.attempts}
             if isinstance(message, kind) and when(message):

@@ -47,7 +47,7 @@ async def test_the_way_of_one_task(f: Fabric) -> None:
     async with dispatcher(f.settings) as address:
         manager = HandDriven(f.settings, address)
         manager.ready()
-        assert (await manager.hear(protocol.Beat)).known
+        assert (await manager.hear(protocol.Beat, lambda beat: beat.known)).known
         await f.invoke("a", payload=b"arguments", timeout=5.0)
         assert (await manager.hear(protocol.Code)).code.body == b"body"
         (task,) = await manager.tasks()
@@ -280,7 +280,7 @@ async def test_what_is_settled_behind_a_slow_task_is_in_the_commit(f: Fabric, mo
         for task in await manager.tasks(len(quick)):
             manager.ended(task)
         await manager.beating_until(f.until(lambda: len(f.results) == len(quick), "all results"))
-    monkeypatch.setattr("upon.dispatcher.dispatcher.first_needed", lambda starts, now: now + 60)
+    monkeypatch.setattr("upon.dispatcher.process.first_needed", lambda starts, now: now + 60)
     monkeypatch.setattr("upon.dispatcher.dispatcher.horizon", lambda: time.time() + 60)
     async with dispatcher(f.settings) as address:
         later = HandDriven(f.settings, address, id="m2", slots=400)

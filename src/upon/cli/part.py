@@ -13,7 +13,7 @@ import typer
 MAINS = {
     "service": "upon.service.app",
     "streams": "upon.streams.app",
-    "dispatcher": "upon.dispatcher.dispatcher",
+    "dispatcher": "upon.dispatcher.process",
     "manager": "upon.endpoint.manager",
     "sources": "upon.triggers.runner",
 }

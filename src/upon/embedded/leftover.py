@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from upon.part import SUPERVISOR
+from upon.processes import alive, myself
 
 MAIN = "kafka.Kafka"
 PARENT = "-Dupon.parent="
@@ -34,25 +35,9 @@ class Found:
     supervised: bool | None
 
 
-def myself() -> str:
-    """Return this process as its children name it: id and start time, for an id is given again."""
-    return f"{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
 def parent_flag() -> str:
     """Return the JVM flag that says which process the broker belongs to: this one."""
     return PARENT + myself()
-
-
-def alive(name: str) -> psutil.Process | None:
-    """Return the process of a name that `myself` gave, if it still runs."""
-    pid, _, created = name.partition(":")
-    try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(created)) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.Error, ValueError):
-        return None
 
 
 def running(properties: Path) -> psutil.Process | None:

@@ -1,11 +1,11 @@
-"""Other systems on the same Kafka: found before ours starts beside them, for two at one site run each task twice.
+"""Other systems on the same Kafka: found before ours starts beside them, for who starts a second one means another.
 
     upon.sites                        who serves our site: its dispatcher says so every few seconds
     members of the group of streams   which systems serve our prefix: a stream worker of `upon up` names its supervisor
 
 On this machine a process id says whether the other lives. Elsewhere only time can: a site is heard of within
 `HEARD`, a dead member of the group is dropped within its session. Clocks are not compared.
-Not here: fencing of two dispatchers that are started by hand.
+Not here: dispatchers of one site that stand by for each other (`upon.dispatcher.tenure`): who starts them means it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
-from upon.embedded import leftover
+from upon import processes
+from upon.dispatcher.tenure import SPEAKS_EVERY, is_over
 from upon.errors import Conflict, InputError
 from upon.kafka.admin import admin_client
 from upon.kafka.clients import async_consumer
@@ -27,13 +26,13 @@ from upon.messages import SiteStatus, decode
 from upon.part import CLIENT_MARK
 from upon.topics import Topics
 
-HEARD = 15.0
-"""Seconds within which a living dispatcher is heard of (it speaks every 5)."""
+HEARD = 4 * SPEAKS_EVERY
+"""Seconds within which a living dispatcher is heard of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A system as its stream worker names it: the host and the supervisor's process (`leftover.myself`)."""
+    """A system as its stream worker names it: the host and the supervisor's process (`processes.myself`)."""
 
     host: str
     supervisor: str
@@ -59,19 +58,6 @@ def others(client_ids: Iterable[str], me: Other, alive: Callable[[str], bool]) -
         if mark and other != me and other not in found and (host != me.host or alive(supervisor)):
             found.append(other)
     return found
-
-
-def speaks(status: SiteStatus | None, host: str, is_dispatcher: Callable[[int], bool]) -> bool | None:
-    """Return whether the dispatcher of a site lives, as far as its last word tells; None: listen for the next.
-
-    Args:
-        status: its last word; None if it never said one.
-        host: the name of this host.
-        is_dispatcher: whether the process of an id is a dispatcher, on this host.
-    """
-    if status is None or status.state == "down":
-        return False
-    return is_dispatcher(status.pid) if status.host == host else None
 
 
 async def check(kafka: str, topics: Topics, site: str) -> None:
@@ -103,12 +89,12 @@ async def check_prefix(kafka: str, topics: Topics, patience: float = 0.0) -> Non
     Raises:
         Conflict: there is one.
     """
-    me = Other(socket.gethostname(), leftover.myself())
+    me = Other(socket.gethostname(), processes.myself())
     until = asyncio.get_running_loop().time() + patience
     async with admin_client(kafka) as client:
         while True:
             responses = await client.describe_consumer_groups([f"{topics.prefix}.streams"])
-            found = others(_client_ids(responses), me, lambda name: leftover.alive(name) is not None)
+            found = others(_client_ids(responses), me, lambda name: processes.alive(name) is not None)
             here = [other for other in found if other.host == me.host]
             if not found or here or asyncio.get_running_loop().time() >= until:
                 break
@@ -136,15 +122,15 @@ async def _site(kafka: str, topics: Topics, site: str) -> SiteStatus | None:
         until: float | None = None
         while True:
             if until is None and await consumer.position(partition) >= end:
-                lives = speaks(last, host, _is_dispatcher)
-                if lives is not None:
-                    return last if lives else None
+                over = is_over(last, host, lambda name: processes.alive(name) is not None)
+                if over is not None:
+                    return None if over else last
                 until = loop.time() + HEARD
             if until is not None and loop.time() >= until:
                 return None
             for record in (await consumer.getmany(partition, timeout_ms=500)).get(partition, []):
                 said = _status(record.value, site)
-                if said is None:
+                if said is None or not said.holds_after(last):
                     continue
                 last = said
                 if until is not None and said.state == "up":
@@ -157,13 +143,6 @@ def _status(value: bytes | None, site: str) -> SiteStatus | None:
     except InputError:
         return None
     return status if status.site == site else None
-
-
-def _is_dispatcher(pid: int) -> bool:
-    try:
-        return "dispatcher" in psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return False
 
 
 def _client_ids(responses: Any) -> list[str]:

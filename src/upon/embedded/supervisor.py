@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from upon import processes
 from upon.config import Home, Settings
 from upon.embedded import addresses, leftover, logfile, parts, rivals
 from upon.embedded.broker.broker import Broker
@@ -192,7 +193,7 @@ class Supervisor:
             argv = parts.command(name, str(self.home.path))
             environment = (
                 self.addresses.environment(name)
-                | {SUPERVISOR: leftover.myself()}
+                | {SUPERVISOR: processes.myself()}
                 | (self._secrets() if name == "service" else {})
                 | ({"UPON_GRACE": "0"} if name == "manager" else {})  # `upon down --drain` waits, `upon down` does not
                 | {

@@ -85,7 +85,7 @@ def test_every_kind_is_tested_here() -> None:
 
 def test_another_version_is_refused_with_both_versions() -> None:
     head, body = wire.pack(Heartbeat(0))
-    with pytest.raises(ProtocolError, match="protocol version 9; this side speaks version 2"):
+    with pytest.raises(ProtocolError, match="protocol version 9; this side speaks version 3"):
         wire.from_manager([bytes((9, *head[1:])), body])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from upon import processes
 from upon.embedded import leftover
 from upon.part import SUPERVISOR
 
@@ -49,7 +50,7 @@ def test_only_what_has_lost_its_supervisor_is_stopped(tmp_path: Path) -> None:
 
     with (
         _part(tmp_path, **{SUPERVISOR: NOBODY}) as lost,
-        _part(tmp_path, **{SUPERVISOR: leftover.myself()}) as ours,
+        _part(tmp_path, **{SUPERVISOR: processes.myself()}) as ours,
         _part(tmp_path) as by_hand,
         _part(tmp_path / "other", **{SUPERVISOR: NOBODY}) as elsewhere,
     ):

@@ -1,11 +1,8 @@
-"""Which other systems are on a Kafka: from the members of a group, and from a dispatcher's last word."""
+"""Which other systems are on a Kafka: from the members of a group."""
 
 from __future__ import annotations
 
-import pytest
-
-from upon.embedded.rivals import Other, others, speaks
-from upon.messages import SiteStatus
+from upon.embedded.rivals import Other, others
 
 ME = Other("here", "7:1.00")
 
@@ -25,17 +22,3 @@ def test_another_systems_stream_worker_names_it() -> None:
 
 def test_a_member_whose_process_is_gone_does_not_count_on_this_host() -> None:
     assert _found("upon-streams@here/8:1.00", alive=False) == []
-
-
-@pytest.mark.parametrize(
-    ("status", "lives"),
-    [
-        (None, False),
-        (SiteStatus(site="local", pid=1, host="here", at=1, state="down"), False),
-        (SiteStatus(site="local", pid=1, host="here", at=1), True),
-        (SiteStatus(site="local", pid=2, host="here", at=1), False),
-        (SiteStatus(site="local", pid=1, host="there", at=1), None),
-    ],
-)
-def test_a_dispatchers_last_word(status: SiteStatus | None, lives: bool | None) -> None:
-    assert speaks(status, "here", lambda pid: pid == 1) is lives
