@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     site: str = Field("local", description="the site that a dispatcher and its managers serve")
     dispatcher: str = Field(
         "",
-        description="where the dispatcher listens for managers, tcp://HOST:PORT; a manager may name several, with commas",
+        description="where the dispatcher listens for managers, tcp://HOST:PORT; a manager may name several",
     )
     listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
     database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
