@@ -7,6 +7,7 @@ file run on one worker, so what a file prepares is prepared once; all tests that
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import shutil
@@ -25,6 +26,7 @@ from upon.errors import JavaNotFound, KafkaInstallError
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
 
+gc.disable()  # until all tests are collected
 TESTS = Path(__file__).parent
 STARTED = pytest.StashKey[float]()
 """When the run began (s, monotonic)."""
@@ -55,6 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # With a pytest that it does not know it passes the groups over, and says nothing: each worker would start all.
     if getattr(config.option, "loadgroup", False) and any("@" not in item.nodeid for item in items):
         raise pytest.UsageError("pytest-xdist does not group the tests with this pytest; see pyproject.toml")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected alone: looking through it for garbage, again and again, takes seconds of each run."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
