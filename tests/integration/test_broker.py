@@ -77,17 +77,18 @@ async def test_the_sessions_kafka_answers(kafka: str, topics: Topics) -> None:
     await write(kafka, topics.events, range(1))
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_data_positions_and_address_survive(broker: Broker, end: str) -> None:
+async def test_data_positions_and_address_survive(broker: Broker) -> None:
     kafka = run(broker)
-    await write(kafka, "t", range(100))
-    assert await read(kafka, "t", "readers", 100) == list(range(100))
-    await write(kafka, "t", range(100, 200))
-    getattr(broker, end)()
-    assert broker.pid is None
-    assert run(broker) == kafka
-    assert await read(kafka, "t", "readers", 100) == list(range(100, 200))
-    assert await read(kafka, "t", "others", 200) == list(range(200))
+    for number, end in enumerate((broker.stop, broker.kill)):
+        so_far = 200 * number
+        await write(kafka, "t", range(so_far, so_far + 100))
+        assert await read(kafka, "t", "readers", 100) == list(range(so_far, so_far + 100))
+        await write(kafka, "t", range(so_far + 100, so_far + 200))
+        end()
+        assert broker.pid is None
+        assert run(broker) == kafka
+        assert await read(kafka, "t", "readers", 100) == list(range(so_far + 100, so_far + 200))
+        assert await read(kafka, "t", f"after {end.__name__}", so_far + 200) == list(range(so_far + 200))
 
 
 async def test_a_topic_must_be_created(kafka: str) -> None:
@@ -98,14 +99,10 @@ async def test_a_topic_must_be_created(kafka: str) -> None:
         assert "misspelt" not in await admin.list_topics()
 
 
-def test_it_is_small(broker: Broker) -> None:
-    run(broker)
-    assert psutil.Process(broker.pid).memory_info().rss < 300 * 1024 * 1024
-
-
-def test_stop_leaves_nothing(broker: Broker) -> None:
+def test_it_is_small_and_stop_leaves_nothing(broker: Broker) -> None:
     run(broker)
     process = psutil.Process(broker.pid)
+    assert process.memory_info().rss < 300 * 1024 * 1024
     broker.stop()
     assert not process.is_running()
     assert broker.pid is None
@@ -160,22 +157,19 @@ def test_a_wanted_port_that_is_taken(tmp_path: Path) -> None:
     assert all(text in str(caught.value) for text in (str(port), f"pid {os.getpid()}", *REMEDIES))
 
 
-async def test_a_remembered_port_that_is_taken_is_replaced(broker: Broker) -> None:
-    before = run(broker)
+async def test_a_port_lost_at_the_last_moment_or_remembered_and_taken_is_replaced(broker: Broker) -> None:
+    broker.start()
+    lost = broker.address
+    with socket.create_server((ports.HOST, broker.identity.port)):
+        broker.wait_ready(DEADLINE)
+    before = broker.address
+    assert before != lost
     await write(before, "t", range(5))
     broker.stop()
     with socket.create_server((ports.HOST, broker.identity.port)):
         after = run(broker)
     assert after != before
     assert await read(after, "t", "g", 5) == list(range(5))
-
-
-def test_a_port_lost_at_the_last_moment_is_replaced(broker: Broker) -> None:
-    broker.start()
-    lost = broker.identity.port
-    with socket.create_server((ports.HOST, lost)):
-        broker.wait_ready(DEADLINE)
-    assert broker.identity.port != lost
 
 
 def test_a_wanted_port_lost_at_the_last_moment_is_named(tmp_path: Path) -> None:
