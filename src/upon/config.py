@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         "", description="folder for large arguments and results, the same for all machines; default `store` in the home"
     )
     inline_limit: int = Field(
-        2**20, ge=0, description="bytes of arguments or of a result that travel in records; more go through the store"
+        2**18, ge=0, description="bytes of arguments or of a result that travel in records; more go through the store"
     )
     keep_payloads: Annotated[float, BeforeValidator(parse_duration)] = Field(
         7 * 86400.0,

@@ -30,8 +30,6 @@ MAX_REASON = 500
 """Characters of the reason why an exception could not be rebuilt."""
 _MAX_PLAIN_NODES = 256
 """Past so many values pickle is as fast as checking that all are plain."""
-_MAX_PLAIN_BYTES = 1024 * 1024
-"""Bytes of texts and byte strings past which a value is pickled: a pickler writes them without a copy."""
 MAIN = b"__main__"
 """What is pickled by reference to this module goes by value: the other side has another one."""
 
@@ -53,7 +51,7 @@ def _plain(value: Any) -> bool:
         elif kind in _SCALARS:
             if kind is str or kind is bytes:
                 size += len(item)
-                if size > _MAX_PLAIN_BYTES:
+                if size > MAX_PAYLOAD:  # no record holds it: a pickler writes it without a copy
                     return False
         elif kind is list:
             waiting += item

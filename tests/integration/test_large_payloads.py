@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,52 @@ def test_large_arguments_and_results(system: System) -> None:
         whole = list(executor.map(doubled, [array, array + 1]))
         assert (whole[1] == array * 2 + 2).all()
     assert blobs(system.home) == []  # taken, every one
+
+
+def test_nobody_but_client_and_worker_holds_them(system: System) -> None:
+    size, mega = 200_000_000, 1_000_000
+    array = np.ones(size, np.uint8)
+    parts = {part: system.pids(part) for part in ("service", "dispatcher", "manager", "streams", "kafka", "workers")}
+    with Executor(home=system.home) as executor:
+        executor.submit(doubled, array[:10]).result(60)
+        before = {pid: peak(pid, restart=True) for pids in [*parts.values(), [os.getpid()]] for pid in pids}
+        back = executor.submit(doubled, array).result(60)
+        grown = {part: max(peak(pid) - before[pid] for pid in pids) for part, pids in parts.items()}
+        assert peak(os.getpid()) - before[os.getpid()] < size + 50 * mega
+    assert int(back[-1]) == 2
+    assert size < grown.pop("workers") < 2 * size + 50 * mega  # the argument and the value
+    assert all(more < 50 * mega for more in grown.values()), grown
+
+
+def peak(pid: int, *, restart: bool = False) -> int:
+    """Return the most memory that a process has had, bytes; `restart`: what it has now counts as that from now on."""
+    if restart:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def fail_at_first(array: Any, flag: str) -> Any:
+    if not Path(flag).exists():
+        Path(flag).touch()
+        raise ValueError("at first")
+    return array + 1
+
+
+def test_what_failed_is_tried_again_with_its_arguments(system: System, tmp_path: Path) -> None:
+    array = np.arange(LARGE // 8)
+    with Executor(home=system.home) as executor, Client(home=system.home) as client:
+        future = executor.submit(fail_at_first, array, str(tmp_path / "flag"))
+        with pytest.raises(ValueError, match="at first"):
+            future.result(60)
+        wait_for(lambda: _ended(client, future.id), "that it has ended")
+        system.run("tasks", "retry", future.id)
+        wait_for(lambda: client.task(future.id).status == "succeeded", "that it has succeeded")
+        assert (client.wait(future.id, 60) == array + 1).all()
+    store = FileStore(system.home / "store")
+    assert {key.partition(".")[0] for key in blobs(system.home)} == {future.id}
+    for key in blobs(system.home):
+        store.delete(key)
 
 
 class Overexposed(Exception):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from upon.api import Attach, CancelTasks, FromClient, Problem, Register, Submit, Watch
+from upon.ids import task_of
 from upon.messages import COALESCE_BYTES, FunctionCode, Invocation, Result
 
 W = TypeVar("W")
@@ -236,8 +237,9 @@ class Ledger(Generic[W]):
         """Take in results; return those that somebody waits for, each once."""
         found = []
         for result in results:
-            waiter = self.unfinished.pop(result.id, None)
-            self._elsewhere.pop(result.id, None)
+            task, _ = task_of(result.id)  # that of a further generation is the task's
+            waiter = self.unfinished.pop(task, None)
+            self._elsewhere.pop(task, None)
             if waiter is not None:
                 found.append((waiter, result))
         return found

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from upon.endpoint.environment import allowed
+from pathlib import Path
+
+from upon.endpoint.environment import allowed, told, where
+from upon.messages import MAX_PAYLOAD
+from upon.store.payloads import Where
 
 MANAGER = {
     "PATH": "/bin",
@@ -36,3 +40,8 @@ def test_a_pattern_lets_no_secret_of_ours_through_but_its_name_does() -> None:
     assert not any(name.startswith("UPON_") for name in allowed(MANAGER, "*").keys() - {"UPON_HOME"})
     assert "UPON_TOKEN" not in allowed(MANAGER, "UPON_*")
     assert allowed(MANAGER, "UPON_TOKEN")["UPON_TOKEN"] == "secret"
+
+
+def test_a_worker_is_told_where_the_store_is() -> None:
+    assert where(told(Path("/shared/store"), 1000)) == Where(Path("/shared/store"), 1000)
+    assert where(MANAGER) == Where(None, MAX_PAYLOAD)

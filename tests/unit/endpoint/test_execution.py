@@ -20,7 +20,9 @@ from upon.chains import CAUSE
 from upon.endpoint.channel import HEADER, Code, Done, Task, frame, from_worker
 from upon.endpoint.execution import FULL_FAILURES, PYTHON, Functions, run
 from upon.messages import MAX_PAYLOAD
+from upon.store.files import FileStore
 from upon.store.payloads import Payloads, Where
+from upon.store.reference import ARGUMENTS, Reference, encode, is_reference, owner_and_kind
 
 NO_STORE = Payloads(lambda: Where(None))
 
@@ -134,6 +136,70 @@ def test_a_result_too_large() -> None:
     assert failure is not None
     assert failure.type == "PayloadTooLarge"
     assert f"{MAX_PAYLOAD:,}" in failure.message
+
+
+@pytest.fixture
+def payloads(tmp_path: Path) -> Payloads:
+    FileStore.make(tmp_path)
+    return Payloads(lambda: Where(tmp_path, 1000))
+
+
+def run_large(payloads: Payloads, function: Callable[..., Any], *columns: list[Any]) -> Done:
+    functions = Functions()
+    functions._loaded["c"] = function
+    arguments = payloads.dumps([*columns], "t", ARGUMENTS)
+    return run(Task(0, "c", "f", arguments, len(columns[0]), "", "t"), functions, 1, payloads)
+
+
+def test_large_values_and_exceptions_go_through_the_store(payloads: Payloads) -> None:
+    def fail(n: int) -> bytes:
+        if n % 2:
+            raise ValueError(bytes([n]) * 5000)
+        return bytes([n]) * 5000
+
+    done = run_large(payloads, fail, [0, 1, 2, 3])
+    assert is_reference(done.payload)
+    assert payloads.loads(done.payload) == [bytes(5000), None, b"\2" * 5000, None]
+    for bad in done.bad_items:
+        assert is_reference(bad.failure.payload)
+        assert payloads.loads(bad.failure.payload).args == (bytes([bad.index]) * 5000,)
+    assert all(owner_and_kind(blob.key) == ("t", "r") for blob in payloads.store().list())
+
+
+def test_an_item_that_does_not_pickle_leaves_nothing_of_the_others(payloads: Payloads) -> None:
+    done = run_large(payloads, lambda n: (k for k in range(n)) if n == 1 else bytes([n]) * 5000, [0, 1, 2])
+    assert [bad.failure.type for bad in done.bad_items] == ["ResultError"]
+    assert payloads.loads(done.payload) == [bytes(5000), None, b"\2" * 5000]
+    assert len(list(payloads.store().list())) == 1
+
+
+def test_arguments_that_cannot_be_had_are_a_failure_that_names_them(payloads: Payloads) -> None:
+    arguments = payloads.dumps([[bytes(5000)]], "t", ARGUMENTS)
+    payloads.free(arguments, "t")
+    functions = Functions()
+    functions._loaded["c"] = len
+    failure = run(Task(0, "c", "measure", arguments, 1, "", "t"), functions, 1, payloads).failure
+    assert failure is not None
+    assert failure.type == "StoreError"
+    assert failure.message.startswith("the arguments of measure cannot be had: t.a")
+    hostile = Reference("0" * 32, "../../../etc/passwd", 1, 1)
+    failure = run(Task(0, "c", "measure", encode(hostile), 1, "", "t"), functions, 1, payloads).failure
+    assert failure is not None
+    assert "no such can be" in failure.message
+
+
+def test_a_store_that_goes_away_fails_the_task(payloads: Payloads, tmp_path: Path) -> None:
+    def remove(n: int) -> bytes:
+        (tmp_path / "store.json").unlink()
+        tmp_path.rename(tmp_path.with_name("away"))
+        return bytes(5000)
+
+    payloads.store()
+    failure = run_large(payloads, remove, [1]).failure
+    assert failure is not None
+    assert failure.type == "StoreError"
+    assert "the result of f: t.r" in failure.message
+    assert str(tmp_path) in failure.message
 
 
 def test_a_module_the_worker_does_not_have() -> None:

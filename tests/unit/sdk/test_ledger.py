@@ -60,6 +60,14 @@ def test_code_is_registered_before_it_is_used() -> None:
     assert found.freed == 2 * OVERHEAD
 
 
+def test_the_result_of_a_further_generation_is_the_tasks() -> None:
+    found = ledger()
+    found.want(["1"], ["waiter"])
+    again = Result(id="1#2", status="succeeded")
+    assert found.results([again, again]) == [("waiter", again)]
+    assert not found.unfinished
+
+
 def test_frames_are_bounded_in_bytes_and_number() -> None:
     found = ledger()
     found.submit(invocation("0"), CODES["a"], "w")
