@@ -43,10 +43,10 @@ class Repository(ThreadingHTTPServer):
 
 
 def small_jar(name: str) -> bytes:
-    """Return a jar of some 40 KB that no other is like."""
+    """Return a jar of some 40 KB that no other is like; the same each time."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as jar:
-        jar.writestr(name, random.Random(name).randbytes(40_000))
+        jar.writestr(zipfile.ZipInfo(name), random.Random(name).randbytes(40_000))
     return made.getvalue()
 
 

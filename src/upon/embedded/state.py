@@ -55,9 +55,10 @@ class SystemState:
 
     @property
     def alive(self) -> bool:
-        """Whether the supervisor that wrote this still runs."""
+        """Whether the supervisor that wrote this still runs. One that nobody has waited for yet does not."""
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 2
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 

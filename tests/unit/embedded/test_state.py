@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.systems import wait_for
 from upon.config import Home
 from upon.embedded.state import Lock, PartState, SystemState, read_state
 from upon.errors import Conflict
@@ -28,6 +30,17 @@ def test_a_written_state_is_read(tmp_path: Path) -> None:
 def test_the_state_of_a_dead_supervisor_counts_as_none(tmp_path: Path) -> None:
     _state(started=1.0).write(Home(tmp_path))  # our pid, but another process's start
     assert read_state(Home(tmp_path)) is None
+
+
+def test_the_state_of_a_supervisor_that_ended_and_was_not_waited_for_counts_as_none(tmp_path: Path) -> None:
+    """As in a container whose first process waits for nobody: `upon down` would wait for ever."""
+    process = psutil.Popen([sys.executable, "-c", ""])
+    try:
+        _state(pid=process.pid, started=process.create_time()).write(Home(tmp_path))
+        wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE, "its end")
+        assert read_state(Home(tmp_path)) is None
+    finally:
+        process.wait()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
