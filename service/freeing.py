@@ -93,15 +93,15 @@ class Freeing:
     async def use(self) -> api.StoreUse | None:
         """Return how large the store is now; None if it cannot be read."""
         try:
-            blobs = await asyncio.to_thread(lambda: list(FileStore(self._settings.store_folder).list()))
+            return await asyncio.to_thread(self._use)
         except StoreError:
             return None
-        return api.StoreUse(
-            place=str(self._settings.store_folder),
-            payloads=len(blobs),
-            bytes=sum(one.size for one in blobs),
-            bound=self._settings.keep_payloads_bytes,
-        )
+
+    def _use(self) -> api.StoreUse:
+        store = FileStore(self._settings.store_folder)
+        sizes = [blob.size for blob in store.list()]
+        bound = self._settings.keep_payloads_bytes
+        return api.StoreUse(id=store.id, place=store.place, payloads=len(sizes), bytes=sum(sizes), bound=bound)
 
     async def free(self, store: FileStore) -> None:
         """Free once, if the task store knows all tasks that Kafka has."""

@@ -19,6 +19,7 @@ from upon.errors import (
     ServiceError,
     ServiceUnavailable,
     SiteNotFound,
+    StoreError,
     TaskNotFound,
     UponError,
 )
@@ -37,6 +38,7 @@ STATUSES: dict[type[UponError], int] = {
     DeadLetterNotFound: 404,
     Conflict: 409,
     ServiceUnavailable: 503,
+    StoreError: 503,
     KafkaError: 503,
 }
 """Error class → status; a class that is not here has its base's, and 500 if none is."""

@@ -11,6 +11,7 @@ from upon.service.rest import deadletters as routes_deadletters
 from upon.service.rest import events as routes_events
 from upon.service.rest import functions as routes_functions
 from upon.service.rest import invocations as routes_invocations
+from upon.service.rest import payloads as routes_payloads
 from upon.service.rest import rules as routes_rules
 from upon.service.rest import stream as routes_stream
 from upon.service.rest import system as routes_system
@@ -30,6 +31,7 @@ ROUTES: list[Route] = [
     *routes_tasks.ROUTES,
     *routes_events.ROUTES,
     *routes_deadletters.ROUTES,
+    *routes_payloads.ROUTES,
     *routes_stream.ROUTES,
     *routes_system.ROUTES,
     Route("GET", "/openapi.json", describe, "Describe this API", gives=dict[str, Any], open=True),

@@ -61,7 +61,7 @@ async def test_payloads_go_with_what_needs_them(kafka: str, topics: Topics, tmp_
         assert there() == ["doner", "faileda", "opena", "unknownr"]
         use = await service.freeing.use()
         assert use is not None
-        assert (use.payloads, use.place, use.bound) == (4, str(settings.store_folder), 64 * 2**30)
+        assert (use.id, use.payloads, use.place, use.bound) == (store.id, 4, store.place, 64 * 2**30)
         assert use.bytes > 5000
         assert payloads.loads(value) == list(range(1000))
 

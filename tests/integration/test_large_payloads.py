@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import pytest
 
 from tests.systems import System, wait_for
 from upon import Client, Executor
-from upon.errors import PayloadTooLarge, StoreError
-from upon.messages import MAX_PAYLOAD
+from upon.errors import StoreError
 from upon.store.files import FileStore
 
 LARGE = 20_000_000
@@ -150,8 +150,9 @@ def test_a_registered_function_and_what_is_shown_of_its_result(system: System) -
         assert listed[0].result == shown
         use = client.summary().store
         assert use is not None
-        assert (use.payloads, use.place) == (len(blobs(system.home)), str(system.home / "store"))
-    assert f"payloads, {system.home}/store" in system.run("status").stdout
+        assert use.payloads == len(blobs(system.home))
+        assert use.place.endswith(f":{system.home}/store")
+    assert f":{system.home}/store" in system.run("status").stdout
     assert f"GiB of large arguments and results in {system.home}/store" in system.run("doctor", check=False).stdout
     for key in blobs(system.home):
         FileStore(system.home / "store").delete(key)
@@ -162,28 +163,44 @@ def test_a_registered_function_and_what_is_shown_of_its_result(system: System) -
         client.wait(future.id, 60)
 
 
-def test_a_client_without_the_store_is_told_what_to_do(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UPON_STORE", str(tmp_path / "elsewhere"))
-    with Executor(home=system.home) as executor:
-        assert executor.submit(len, bytes(MAX_PAYLOAD // 2)).result(60) == MAX_PAYLOAD // 2  # a record holds it
-        with pytest.raises(PayloadTooLarge, match="UPON_STORE"):
-            executor.submit(len, bytes(MAX_PAYLOAD + 1))
-        with pytest.raises(StoreError, match=r"result cannot be had: .* not in reach: .*elsewhere.*UPON_STORE"):
-            executor.submit(bytes, LARGE).result(60)
-    FileStore.make(tmp_path / "elsewhere")
-    with Executor(home=system.home) as executor:
-        future = executor.submit(len, bytes(LARGE))
-        with pytest.raises(StoreError, match=r"the arguments of len cannot be had: .*here the store is another one"):
-            future.result(60)
+def test_a_client_that_does_not_see_the_folder(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content goes through the service, which does not hold it; a store of another system is not taken for ours."""
+    array = np.ones(200_000_000, np.uint8)
+    pids = [*system.pids("service"), *system.pids("dispatcher"), *system.pids("kafka")]
+    for elsewhere in (tmp_path / "nothing", FileStore.make(tmp_path / "another").folder):
+        monkeypatch.setenv("UPON_STORE", str(elsewhere))
+        before = {pid: peak(pid, restart=True) for pid in pids}
+        with Executor(home=system.home) as executor:
+            assert (executor.submit(doubled, array).result(60) == array * 2).all()
+            with pytest.raises(Overexposed):
+                executor.submit(expose, array).result(60)
+        assert all(peak(pid) - before[pid] < 50_000_000 for pid in pids)
+        store = FileStore(system.home / "store")
+        (left,) = store.list()  # the arguments of what failed
+        store.delete(left.key)
     with Client(home=system.home) as client:
-        task = wait_for(lambda: _ended(client, future.id), "that it has ended")
-        assert (task.status, task.attempts) == ("failed", 1)
-        assert task.error is not None
-        assert task.error.type == "StoreError"
-    for key in blobs(system.home):
-        FileStore(system.home / "store").delete(key)
+        future = client.invoke("large.total", list(range(3_000_000)))
+        assert future.result(60)[0] == sum(range(3_000_000))
+        for key in blobs(system.home):
+            store.delete(key)
+        with pytest.raises(StoreError, match=r"succeeded; its result cannot be had: .*freed"):
+            client.wait(future.id, 60)
+
+
+def test_of_an_upload_that_breaks_off_nothing_stays(system: System) -> None:
+    host, port = system.status()["service"].removeprefix("http://").split(":")
+    token = json.loads((system.home / "profile.json").read_text())["token"]
+    head = f"PUT /v1/payloads/t.a0123456789abcdef HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}Content-Length: 5000000\r\n\r\n".encode() + bytes(1_000_000))
+        wait_for(lambda: blobs(system.home), "a part that is being written")
+    wait_for(lambda: not blobs(system.home), "that it is gone")
+    for key in ("..%2F..%2Fetc%2Fpasswd", "store.json", "t.a0123456789abcdef.part"):
+        with socket.create_connection((host, int(port))) as connection:
+            hostile = head.replace("PUT", "GET").replace("t.a0123456789abcdef", key)
+            connection.sendall(f"{hostile}Connection: close\r\n\r\n".encode())
+            with connection.makefile("rb") as answer:
+                assert b"no key of a store" in answer.read()
 
 
 def _ended(client: Client, id: str) -> Any:

@@ -305,6 +305,7 @@ class PastEvents(Body, frozen=True, kw_only=True):
 class StoreUse(Body, frozen=True, kw_only=True):
     """How much the store of large arguments and results holds."""
 
+    id: str  # what references name
     place: str
     payloads: int  # how many
     bytes: int

@@ -32,6 +32,7 @@ from upon.sdk import functions
 from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture
+from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
 from upon.sdk.target import Finder
@@ -67,7 +68,7 @@ class Client(DeadLetters, Rules):
     ) -> None:
         self._find = Finder(home, service, token)
         self._rest = Rest(self._find, patience)
-        self._payloads = Payloads(self._find.where)
+        self._payloads = Payloads(self._find.where, lambda: RemoteStore(self._rest))
         self._outcomes: Outcomes | None = None
         self._results: Connection | None = None  # on which the results of what is invoked here arrive
 

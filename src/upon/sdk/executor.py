@@ -35,6 +35,8 @@ from upon.messages import FunctionCode, Invocation, Retry
 from upon.sdk import functions, mapping
 from upon.sdk.connection import PATIENCE, Connection
 from upon.sdk.future import TaskFuture
+from upon.sdk.remote_store import RemoteStore
+from upon.sdk.rest import Rest
 from upon.sdk.target import Finder
 from upon.store.payloads import Payloads
 from upon.topics import checked_site
@@ -44,6 +46,8 @@ CLOSE = 2.0
 """Seconds that `shutdown` waits for the service to acknowledge the last of it, once all futures are done."""
 ANSWER = 5.0
 """Seconds that `shutdown(cancel_futures=True)` waits for the site to say what had begun."""
+STORE = 30.0
+"""Seconds of attempts to reach the store through the service."""
 ONCE_MORE_ON_LOST_WORKERS = Retry()
 
 
@@ -223,7 +227,8 @@ class Executor(Submitter):
         _open.add(self)
 
     def _open(self) -> Connection:
-        payloads = Payloads(self._find.where)
+        rest = Rest(self._find, min(self._patience, STORE))
+        payloads = Payloads(self._find.where, lambda: RemoteStore(rest))
         connection = Connection(self._find, site=self.site, patience=self._patience, payloads=payloads)
         connection.open()
         weakref.finalize(self, connection.close).atexit = False

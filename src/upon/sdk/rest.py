@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -25,6 +25,12 @@ T = TypeVar("T")
 
 ANSWER = 60.0
 """Seconds that the service has to answer one request."""
+SHORT = aiohttp.ClientTimeout(total=ANSWER)
+LONG = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
+"""For what may take as long as it has bytes."""
+JSON = "application/json"
+PIECE = 1024 * 1024
+"""Bytes of a file that are in memory on their way."""
 PAUSE = 0.1
 """Seconds before a request is sent again; doubled up to 1 s."""
 
@@ -66,8 +72,7 @@ class Rest:
             InputError: the body is not JSON data.
             UponError: the service's own answer, as the class it names.
         """
-        data = None if body is None else encoded(body)
-        answer = background().run(self._send(method, where, data))
+        answer = background().run(self._send(method, where, None if body is None else encoded(body)))
         if kind is type(None) or not answer:
             return None  # type: ignore[return-value]
         try:
@@ -75,24 +80,41 @@ class Rest:
         except msgspec.DecodeError as error:
             raise ServiceError(f"{method} {where}: unknown answer ({error}); are both of one version?") from error
 
+    def download(self, where: str, file: IO[bytes]) -> None:
+        """Write what an answer holds into a file, in pieces. Raises as `ask`, and OSError."""
+        background().run(self._send("GET", where, None, into=file))
+
+    def upload(self, where: str, file: IO[bytes]) -> None:
+        """Send a file, in pieces. Raises as `ask`, and OSError."""
+        background().run(self._send("PUT", where, file))
+
     def close(self) -> None:
         """Close the kept connections; the next request opens new ones."""
         if self._session is not None:
             _close(*self._session)
             self._session = None
 
-    async def _send(self, method: str, where: str, data: bytes | None) -> bytes:
+    async def _send(
+        self, method: str, where: str, data: bytes | IO[bytes] | None, into: IO[bytes] | None = None
+    ) -> bytes:
         deadline, pause = time.monotonic() + self._patience, PAUSE
+        is_file = into is not None or not isinstance(data, bytes | None)
         while True:
             target = self._find()
             try:
                 async with self._open_session().request(
                     method,
                     target.url(where),
-                    data=data,
-                    headers={**target.headers, "Content-Type": "application/json"},
+                    data=data if isinstance(data, bytes | None) else _pieces(data),
+                    headers={**target.headers, "Content-Type": "application/octet-stream" if is_file else JSON},
                     proxy=target.proxy,
+                    timeout=LONG if is_file else SHORT,
                 ) as response:
+                    if response.status < 400 and into is not None:
+                        into.seek(0)
+                        async for piece in response.content.iter_chunked(PIECE):
+                            await asyncio.to_thread(into.write, piece)
+                        return b""
                     body = await response.read()
                     if response.status < 400:
                         return body
@@ -112,7 +134,7 @@ class Rest:
         """Return the session, whose connections are kept open; a forked child makes its own."""
         here = background()
         if self._session is None or self._session[0] is not here:
-            session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER))
+            session = aiohttp.ClientSession()
             self._session = (here, session)
             here.at_exit.add(session.close)
             weakref.finalize(self, _close, here, session).atexit = False
@@ -125,6 +147,12 @@ def _close(here: Background, session: aiohttp.ClientSession) -> None:
         return
     here.at_exit.discard(session.close)
     asyncio.run_coroutine_threadsafe(session.close(), here.loop)
+
+
+async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    await asyncio.to_thread(file.seek, 0)
+    while piece := await asyncio.to_thread(file.read, PIECE):
+        yield piece
 
 
 def encoded(body: Any) -> bytes:

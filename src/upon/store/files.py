@@ -2,7 +2,7 @@
 
     store.json                 its id; made by the service (`make`), so that nobody writes where nobody frees
     <key>                      content, mode 0600
-    .<key>.part                content that is being written, or whose writer was killed (`list` tells of it as well)
+    .<key>.<8 digits>.part     content that is being written, or whose writer was killed (`list` tells of it as well)
 
 Guarantees: content appears under its key whole, by a rename, or not at all; a key that is a path, and a file that is
 a link or a device, is not opened; a disk is not filled to its last byte, for a Kafka beside us would stop.
@@ -151,7 +151,8 @@ class FilePart:
 
     def __init__(self, path: Path, place: str) -> None:
         self._path, self._place, self._unseen = path, place, LOOK
-        self._temporary = path.with_name(f".{path.name}{PART}")
+        # its own for each writer: one that lost its connection may be about to remove what it wrote
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
         try:
             descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -220,7 +221,7 @@ def _write_mark(folder: Path, mark: _Mark, put: Callable[[Path, Path], object]) 
 
 
 def _is_part(name: str) -> bool:
-    return name.startswith(".") and name.endswith(PART) and is_key(name[1 : -len(PART)])
+    return name.startswith(".") and name.endswith(PART) and is_key(name[1:].rpartition(".")[0].rpartition(".")[0])
 
 
 def _said(error: OSError) -> str:

@@ -38,10 +38,12 @@ class Payloads:
 
     Args:
         where: called when the first payload is made or read.
+        remote: returns the store that counts, another way to it; asked at the first large payload. The folder is used
+            if it is that store.
     """
 
-    def __init__(self, where: Callable[[], Where]) -> None:
-        self._where = where
+    def __init__(self, where: Callable[[], Where], remote: Callable[[], Store] | None = None) -> None:
+        self._where, self._remote = where, remote
         self._looked: Where | None = None
         self._opened: Store | None = None
         self._limit = -1
@@ -103,10 +105,29 @@ class Payloads:
     def store(self) -> Store:
         """Return the store. Raises StoreError: there is none in reach."""
         if self._opened is None:
-            if (folder := self._look().folder) is None:
-                raise StoreError("no store of large arguments and results is named: set UPON_STORE")
-            self._opened = FileStore(folder)
+            self._opened = self._open()
         return self._opened
+
+    def _open(self) -> Store:
+        if self._remote is None:
+            return self._of_folder()
+        try:
+            remote = self._remote()
+        except StoreError as silent:
+            try:
+                return self._of_folder()
+            except StoreError as away:
+                raise StoreError(f"{away}; and {silent}") from away
+        try:
+            local = self._of_folder()
+        except StoreError:
+            return remote
+        return local if local.id == remote.id else remote
+
+    def _of_folder(self) -> FileStore:
+        if (folder := self._look().folder) is None:
+            raise StoreError("no store of large arguments and results is named: set UPON_STORE")
+        return FileStore(folder)
 
     @property
     def most(self) -> int:
@@ -165,6 +186,9 @@ class Payloads:
             store = self.store()
         except StoreError as error:
             raise StoreError(f"{where}, which is not in reach: {error}") from error
+        if store.id != found.store and self._remote is not None:
+            self._opened = None  # another one may be there since
+            store = self.store()
         if store.id != found.store:
             raise StoreError(
                 f"{where}, and here the store is another one, at {store.place}: set UPON_STORE, on both machines, to "
