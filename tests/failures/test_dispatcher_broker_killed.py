@@ -91,11 +91,13 @@ async def test_a_dispatcher_without_a_broker_can_be_stopped(broker: Broker, tmp_
         assert code == 0
         await asyncio.to_thread(broker.start)
         assert await broker.wait_ready_async(60)
+        before = manager.epoch
         process = dispatcher_process(f.settings, address)
         try:
             manager.ready(held=(Attempt("a", 1),))
+            await manager.hear(protocol.Beat, lambda _: manager.epoch > before)  # it serves the new one from then on
             manager.ended(task)
-            await f.result("a")
+            await manager.beating_until(f.result("a"))
         finally:
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 20) == 0
