@@ -31,7 +31,7 @@ from upon.errors import ConfigError
 from upon.machine import PRIVATE
 from upon.topics import Topics, TopicSpec
 
-PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources")
+PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources", "store")
 FOLDERS = ("kafka", "service", "streams", "endpoint", "sources", "store", "logs", "run")
 """Each part's folder in the home, the large payloads, the logs, and what runs."""
 SECRETS = ("token", "database")
@@ -294,6 +294,12 @@ class Settings(BaseSettings):
     def spec_of(self, topic: str) -> TopicSpec | None:
         """Return how a topic of this deployment is made; None: it is none."""
         return self.topics.spec_of(topic, self.partitions)
+
+    @property
+    def remembered(self) -> dict[str, str]:
+        """What a start keeps in the profile for the next one, and for clients, beside addresses and token."""
+        store = str(self.store_folder) if self.store else ""
+        return {"prefix": self.prefix, "site": self.site, "sources": self.sources, "store": store}
 
     def need_kafka(self) -> str:
         """Return Kafka's address.

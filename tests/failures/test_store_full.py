@@ -9,6 +9,7 @@ import pytest
 
 from tests.systems import running
 from upon import Client, Executor
+from upon.config import Settings
 from upon.errors import StoreError
 from upon.store.files import FileStore
 
@@ -21,6 +22,8 @@ def test_a_full_store(small_disk: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("UPON_STORE", str(folder))
     with running(tmp_path, "--workers", "1") as system, Executor(home=system.home) as executor:
         assert executor.submit(bytes, LARGE).result(60) == bytes(LARGE)
+        monkeypatch.delenv("UPON_STORE")  # the profile has it now
+        assert Settings.load(system.home).store == str(folder)
         fill.write_bytes(bytes(185_000_000))
         with pytest.raises(StoreError, match=r"the arguments of len: .* cannot be written .*disk is full.*UPON_STORE"):
             executor.submit(len, bytes(LARGE))

@@ -168,9 +168,7 @@ class Supervisor:
             dispatcher=self.addresses.dispatcher,
             token=self.token,
             kafka=self.addresses.kafka,
-            prefix=self.settings.prefix,
-            site=self.settings.site,
-            sources=self.settings.sources,
+            **self.settings.remembered,
             broker=self.external_kafka,
             workers=str(self.settings.workers),
         )

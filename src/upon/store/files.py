@@ -16,6 +16,8 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +38,9 @@ RESERVE = 128 * 1024 * 1024
 LOOK = 64 * 1024 * 1024
 """Bytes that are written between two looks at how much is free."""
 PART = ".part"
+# Not every flag is there on every system: the SDK works on Windows too.
+_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY"))
 
 
 class _Mark(Struct, frozen=True):
@@ -55,7 +60,7 @@ class FileStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.place = folder, f"{os.uname().nodename}:{folder}"
+        self.folder, self.place = folder, f"{socket.gethostname()}:{folder}"
         try:
             mark = msgspec.json.decode((folder / MARK).read_bytes(), type=_Mark)
         except FileNotFoundError as error:
@@ -105,7 +110,7 @@ class FileStore:
         """See `Store`."""
         path = self._path(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, _READ)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
                 raise OSError(errno.ENOENT, "is no file")
@@ -154,7 +159,7 @@ class FilePart:
         # its own for each writer: one that lost its connection may be about to remove what it wrote
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
         try:
-            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._temporary, _WRITE, 0o600)
         except OSError as error:
             raise self._cannot(error) from error
         self._file = open(descriptor, "wb", buffering=0)  # noqa: SIM115
@@ -194,8 +199,7 @@ class FilePart:
 
     def _look(self) -> None:
         self._unseen = 0
-        disk = os.fstatvfs(self._file.fileno())
-        if disk.f_bavail * disk.f_frsize < RESERVE:
+        if shutil.disk_usage(self._path.parent).free < RESERVE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _cannot(self, error: OSError) -> StoreError:
