@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from upon import api
 from upon.config import Settings
-from upon.errors import StoreError
+from upon.errors import KafkaUnavailable, ServiceUnavailable, StoreError
 from upon.kafka.admin import cluster_id
 from upon.logs import get_logger
 from upon.messages import FINAL
@@ -59,16 +59,18 @@ class Freeing:
     def __init__(self, settings: Settings, tasks: Store, registrar: Registrar, projector: Projector) -> None:
         self._settings, self._tasks = settings, tasks
         self._registrar, self._projector = registrar, projector
+        self._owner = ""
         self._known: set[str] = set()  # owners that were there, with a task, at the last round
         self.note = ""
         """What is wrong with the store, for who looks at the system; empty: nothing."""
 
     async def make(self) -> FileStore | None:
         """Make the store, if it is not there; None: it cannot be used, `note` says why."""
-        owner = f"{await cluster_id(self._settings.need_kafka())}/{self._settings.prefix}"
+        if not self._owner:
+            self._owner = f"{await cluster_id(self._settings.need_kafka())}/{self._settings.prefix}"
         ours = not self._settings.store  # what is in our home is ours, also behind another Kafka
         try:
-            return await asyncio.to_thread(FileStore.make, self._settings.store_folder, owner, ours)
+            return await asyncio.to_thread(FileStore.make, self._settings.store_folder, self._owner, ours)
         except StoreError as error:
             self._say(error)
             return None
@@ -83,6 +85,8 @@ class Freeing:
                     self.note = ""
             except StoreError as error:
                 self._say(error)
+            except (ServiceUnavailable, KafkaUnavailable) as error:
+                log.debug("nothing is freed this time", action="store", reason=str(error))
             await asyncio.sleep(max(EVERY, 20 * (time.monotonic() - began)))
 
     def _say(self, error: StoreError) -> None:

@@ -29,7 +29,7 @@ FORMAT = 1
 MAX_RECORD = 16 * 1024 * 1024
 """Bytes: the largest Kafka record, set alike at topics, producers and consumers."""
 MAX_PAYLOAD = MAX_RECORD - 64 * 1024
-"""Bytes: the largest arguments or result; the rest of a record is for what describes them."""
+"""Bytes: the largest arguments or result in a record, the rest of which is for what describes them."""
 MAX_DESCRIPTION = 32 * 1024
 """Bytes: what an invocation may have beside its payload (names, retry, cause), so that its result has room for it."""
 COALESCE_BYTES = 1024 * 1024
@@ -86,7 +86,7 @@ class Invocation(Message, frozen=True, kw_only=True):
     code: str  # content hash of the function, `FunctionCode.hash`; empty on the way to the service: it looks it up
     function: str  # its name, for people and policy; without code: name[@version] of a registered one
     version: int = 0  # its version; 0 = anonymous (submitted by an Executor)
-    payload: bytes = b""  # `upon.serialize.pack_call` or `pack_chunk`
+    payload: bytes = b""  # `upon.serialize.pack_call` or `pack_chunk`, or a reference to that in a store
     items: int = 0  # 0 = one call; n = a map chunk of n calls
     timeout: float = 0.0  # s for one attempt; 0 = none
     retry: Retry = Retry()
@@ -149,7 +149,7 @@ class Result(Message, frozen=True, kw_only=True):
     code: str = ""
     function: str = ""
     version: int = 0
-    payload: bytes = b""  # `upon.serialize.dumps` of the value; a map chunk's: the list of values
+    payload: bytes = b""  # `upon.serialize.dumps` of the value (a map chunk's: the list of values), or a reference
     items: int = 0  # as in the invocation
     bad_items: tuple[ItemFailure, ...] = ()
     failure: Failure | None = None  # when failed or cancelled
