@@ -31,6 +31,7 @@ from upon.dispatcher.tasks import (
     result_of,
     retry_delay,
 )
+from upon.dispatcher.waiting import Lane, slots_of
 from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Failure, Started
@@ -40,6 +41,10 @@ CODE_PATIENCE = 15.0
 """Seconds an invocation waits for its function's code: registry and invocations are different topics."""
 SMALL = 1024
 """Bytes of arguments that may as well be held until the result is stored."""
+SHAPED_TRIES = 8
+"""Lanes that need resources and are tried in vain, in one placement; the others of that kind wait for the next."""
+NOBODY_COULD = "a manager that has so much"
+"""What lanes wait for that need more than any manager has."""
 STORY_LINES = 20
 """Lines of a task's story kept."""
 
@@ -130,17 +135,15 @@ class Attempts:
 
     def place(self) -> None:
         """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
-        ready, capacity = self.book.ready, self.book.capacity
+        capacity = self.book.capacity
         given: dict[str, list[Task]] = {}
         for task in self._promised:
             given.setdefault(task.manager, []).append(task)
         self._promised.clear()
-        if ready and self.step.now.mono >= self.hold_until:
-            while (lane := ready.next(capacity.level())) is not None:
-                shares = capacity.deal(lane.code, ready.depths.of(lane.code), ready.turn(lane))
-                tasks = iter(ready.take(lane, sum(count for _, count in shares)))
-                for manager, count in shares:
-                    self._give(manager, lane.code, list(islice(tasks, count)), given)
+        if self.step.now.mono >= self.hold_until:
+            self._share_out(given)
+        while capacity.turned():  # somebody was kept for nothing: others may have him
+            self._share_out(given)
         for id, all_tasks in given.items():
             assignments = tuple(_assignment(task, self._timeout) for task in all_tasks)
             batches = portions(assignments, assignment_bytes, BATCH_BYTES) if len(assignments) > 1 else (assignments,)
@@ -148,6 +151,32 @@ class Attempts:
                 self.step.send(id, protocol.Tasks.of(batch))
         if not capacity.level() and capacity.stuck and self.step.now.mono >= self.hold_until:
             self._spread()
+
+    def _share_out(self, given: dict[str, list[Task]]) -> None:
+        """Give tasks to managers, the fairest lane first, until nobody has room or nothing that may go waits."""
+        ready, capacity, tries = self.book.ready, self.book.capacity, SHAPED_TRIES
+        while ready and (lane := ready.next(capacity.level(), shaped=tries > 0)) is not None:
+            shares, wanting = self._shares(lane)
+            if not shares:
+                ready.set_aside(lane, wanting)
+                tries -= not wanting
+                continue
+            tasks = iter(ready.take(lane, sum(count for _, count in shares)))
+            for manager, count in shares:
+                self._give(manager, lane.code, list(islice(tasks, count)), given)
+        ready.bring_back()
+
+    def _shares(self, lane: Lane) -> tuple[list[tuple[Manager, int]], str]:
+        """Return who gets how many of a lane's next tasks; if nobody does, what it waits for (`Waiting.set_aside`)."""
+        ready, capacity, count = self.book.ready, self.book.capacity, self.book.ready.turn(lane)
+        if (needs := lane.needs) is None:
+            return capacity.deal(lane.code, ready.depths.of(lane.code), count), ""
+        count, used_up = self.book.limits.room(needs.limits, count)
+        if used_up:
+            return [], used_up
+        if not needs.shaped:
+            return capacity.deal(lane.code, 1, count), ""
+        return capacity.fit(needs.resources, count), "" if capacity.could(needs.resources) else NOBODY_COULD
 
     def _spread(self) -> None:
         """Ask back what waits behind slow tasks while slots elsewhere are idle."""
@@ -219,7 +248,9 @@ class Attempts:
                 times = self._times[task.invocation.code] = ([], [])
             times[0].append(seconds)
             times[1].append(seconds / (task.invocation.items or 1))
-            self._beyond[task.account] = self._beyond.get(task.account, 0.0) + seconds - task.charged
+            self._beyond[task.account] = (
+                self._beyond.get(task.account, 0.0) + seconds * slots_of(task.needs) - task.charged
+            )
         if outcome.status == "failed" and outcome.failure is not None and not task.cancelled:
             delay = retry_delay(task.invocation.retry, task.starts, outcome.failure.kinds, self._random())
             if delay is not None:
@@ -341,4 +372,6 @@ def _start(task: Task, started: int, number: int = 0) -> Started:
 def _assignment(task: Task, timeout: float) -> Assignment:
     i = task.invocation
     cause = to_environment(i.cause)
-    return Assignment(i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout, cause)
+    return Assignment(
+        i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout, cause, i.resources
+    )

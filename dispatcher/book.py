@@ -17,10 +17,11 @@ Pure. `check_invariants` says what is always true; tests call it after every ste
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from upon.dispatcher.capacity import Capacity, Manager
+from upon.dispatcher.needs import Limits, Needs
 from upon.dispatcher.past import DoneIds, Past
 from upon.dispatcher.protocol import Outcome
 from upon.dispatcher.tasks import HELD, Task, TaskState
@@ -47,6 +48,7 @@ class Book:
         self.ready = Waiting(depths)
         self.wanting: dict[str, dict[str, Task]] = {}
         self.capacity = Capacity()
+        self.limits = Limits()
         self.managers: dict[str, Manager] = self.capacity.managers
         self.offsets: Offsets[int] = Offsets()
         past = past or Past()
@@ -88,6 +90,8 @@ class Book:
             manager.running += (to == "running") - (before == "running")
             if to not in HELD:
                 del manager.tasks[task.id]
+                if task.needs is not None:
+                    self._free(manager, task.needs)
             self.capacity.moved(manager)
         elif before == "ready":
             self.ready.remove(task)
@@ -109,6 +113,8 @@ class Book:
         elif to == "assigned":
             manager = self.managers[task.manager]
             manager.tasks[task.id] = task
+            if task.needs is not None:
+                self._use(manager, task.needs)
             self.capacity.moved(manager)
         elif to == "needs_code":
             self.wanting.setdefault(task.invocation.code, {})[task.id] = task
@@ -124,7 +130,19 @@ class Book:
             task.go("assigned")
             task.manager = manager.id
             manager.tasks[task.id] = task
+            if task.needs is not None:
+                self._use(manager, task.needs)
         self.capacity.moved(manager)
+
+    def _use(self, manager: Manager, needs: Needs) -> None:
+        self.capacity.take(manager, needs.resources)
+        self.limits.take(needs.limits)
+
+    def _free(self, manager: Manager, needs: Needs) -> None:
+        self.capacity.take(manager, needs.resources, -1)
+        self.limits.give(needs.limits)
+        for name, _ in needs.limits:
+            self.ready.bring_back(name)
 
     def resize(self, task: Task, size: int) -> None:
         """Say how many bytes are held for a task now."""
@@ -201,6 +219,10 @@ class Book:
         for manager in self.managers.values():
             for id, task in manager.tasks.items():
                 assert task.manager == manager.id, f"{id} is at {manager.id} and says {task.manager}"
+        names = Counter(
+            name for m in self.managers.values() for t in m.tasks.values() if t.needs for name, _ in t.needs.limits
+        )
+        assert self.limits.used == names, "the use of what is limited is miscounted"
         alarms = {(due, id) for due, id in self.alarms}
         for id in by_state.get("retrying", set()) | by_state.get("needs_code", set()):
             assert (self.tasks[id].due, id) in alarms, f"nothing will wake {id}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from upon import requirements
 from upon.deadletters import letter, received
 from upon.dispatcher.instructions import BadRecordRead, CancelAsked, RecordRead
 from upon.errors import InputError, PayloadTooLarge
@@ -47,6 +48,7 @@ def invocation_input(record: ConsumerRecord[Any, Any], site: str, now: int) -> R
     try:
         batch = decode(record.value or b"", InvocationBatch)
         for one in batch.invocations:
+            requirements.check(one)
             if (beside := described(one) + len(batch.group)) > MAX_DESCRIPTION:
                 raise PayloadTooLarge(
                     f"task {one.id[:100]}: names, retry and cause take {beside:,} characters, the limit is "
@@ -60,7 +62,7 @@ def invocation_input(record: ConsumerRecord[Any, Any], site: str, now: int) -> R
 
 def described(invocation: Invocation) -> int:
     """Return how many characters an invocation has beside its payload."""
-    texts = [invocation.id, invocation.code, invocation.function, *invocation.retry.on]
+    texts = [invocation.id, invocation.code, invocation.function, *invocation.retry.on, *invocation.limits]
     if invocation.cause is not None:
         texts += [value for value in msgspec.structs.astuple(invocation.cause) if isinstance(value, str)]
     return sum(map(len, texts))

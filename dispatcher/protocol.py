@@ -47,7 +47,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from upon.messages import Failure, FunctionCode, ItemFailure, Status
+from upon.messages import Failure, FunctionCode, ItemFailure, Resources, Status
 
 VERSION = 3
 """The newest version of any kind here."""
@@ -92,6 +92,8 @@ class Ready(Frame, frozen=True):
     warm: tuple[str, ...] = ()  # hashes of code that its workers have
     held: tuple[Attempt, ...] = ()  # attempts it has queued or runs, or whose outcomes are not Stored
     version: int = VERSION  # the newest that it understands
+    memory: int = 0  # bytes, for all tasks together
+    accelerators: tuple[str, ...] = ()  # their names, as tasks see them
 
 
 class Outcome(Frame, frozen=True):
@@ -186,6 +188,7 @@ class Call(Frame, frozen=True):
     code: str  # hash of the function
     function: str  # its name, for people
     timeout: float = 0.0  # s; 0 = none
+    resources: Resources | None = None  # None: a worker and a core
 
 
 class Assignment(NamedTuple):
@@ -199,6 +202,7 @@ class Assignment(NamedTuple):
     items: int = 0  # 0 = one call; n = a map chunk of n calls
     timeout: float = 0.0  # s; 0 = none
     cause: str = ""  # `upon.chains.to_environment` of the rule's cause
+    resources: Resources | None = None  # None: a worker and a core
 
 
 class Tasks(Frame, frozen=True):
@@ -217,12 +221,13 @@ class Tasks(Frame, frozen=True):
         """Return the message that gives these attempts, one or more, to a manager."""
         if len(assignments) == 1:  # many managers with few tasks each: the long way costs twice as much
             (first,) = assignments
-            call = Call(first.code, first.function, first.timeout)
+            call = Call(first.code, first.function, first.timeout, first.resources)
             items, causes = (first.items,) if first.items else (), (first.cause,) if first.cause else ()
             return cls((call,), (first.id,), (first.attempt,), (first.payload,), (), items, causes)
-        ids, attempts, codes, functions, payloads, items, timeouts, causes = zip(*assignments, strict=True)
-        calls: dict[tuple[str, str, float], int] = {}
-        which = [calls.setdefault(call, len(calls)) for call in zip(codes, functions, timeouts, strict=True)]
+        ids, attempts, codes, functions, payloads, items, timeouts, causes, resources = zip(*assignments, strict=True)
+        calls: dict[tuple[str, str, float, Resources | None], int] = {}
+        named = zip(codes, functions, timeouts, resources, strict=True)
+        which = [calls.setdefault(call, len(calls)) for call in named]
         return cls(
             tuple(Call(*call) for call in calls),
             ids,
@@ -250,7 +255,7 @@ class Tasks(Frame, frozen=True):
         items, causes = self.items or (0,) * count, self.causes or ("",) * count
         rows = zip(self.ids, self.attempts, calls, self.payloads, items, causes, strict=True)
         return [
-            Assignment(id, attempt, call.code, call.function, payload, items, call.timeout, cause)
+            Assignment(id, attempt, call.code, call.function, payload, items, call.timeout, cause, call.resources)
             for id, attempt, call, payload, items, cause in rows
         ]
 

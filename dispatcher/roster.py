@@ -9,7 +9,7 @@ Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
 from __future__ import annotations
 
 from upon.dispatcher import protocol
-from upon.dispatcher.attempts import Attempts
+from upon.dispatcher.attempts import NOBODY_COULD, Attempts
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import SendCode, Step
@@ -66,7 +66,8 @@ class Roster:
             self.step.tell("info", f"manager {id} drains: it gets nothing more", "manager_drains", manager=id)
             self.changes += 1
         manager.heard, manager.workers = self.step.now.mono, ready.workers
-        book.capacity.resize(manager, ready.slots)
+        book.capacity.resize(manager, ready.slots, ready.memory, len(ready.accelerators))
+        book.ready.bring_back(NOBODY_COULD)
         book.capacity.reheat(manager, ready.warm)
         self.step.send(id, protocol.Beat(True, self.session))
         settled: list[Attempt] = []

@@ -28,6 +28,7 @@ from typing import Literal
 from msgspec import Struct
 
 from upon import errors
+from upon.dispatcher.needs import Needs, needs_of
 from upon.dispatcher.protocol import Outcome
 from upon.events import rfc3339
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Timings
@@ -84,6 +85,7 @@ class Task(Struct, eq=False):
     due: float = 0.0  # monotonic s: when waiting for code or for the backoff ends
     size: int = 0  # bytes held for it: payload, later its result's
     order: int = 0  # among those that wait (`waiting`)
+    needs: Needs | None = None  # beside a slot
     charged: float = 0.0  # s that its account was charged for the attempt under way
     story: list[str] = []  # one line per attempt that was lost
     told: list[tuple[str, int]] = []  # others (manager, attempt) with an outcome of it
@@ -117,6 +119,7 @@ def new_task(invocation: Invocation, batch: InvocationBatch, position: tuple[int
         received,
         [position],
         size=len(invocation.payload),
+        needs=needs_of(invocation) if invocation.resources is not None or invocation.limits else None,
     )
 
 

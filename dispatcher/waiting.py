@@ -1,6 +1,6 @@
 """Tasks that wait for a slot: which one is next. Fair between accounts, first come first served within each.
 
-    add ─▶ lane (account, function) ─▶ next(level): the lane to serve, of those that may go so deep ─▶ take
+    add ─▶ lane (account, function, …) ─▶ next(level): the lane to serve, of those that may go so deep ─▶ take
 
 An *account* is who asked: the group of an executor's tasks, else the rule that fired. Between accounts: start-time
 fair queueing. An account's *tag* is the work it has been given, in seconds of a slot; the one with the smallest tag
@@ -11,7 +11,8 @@ when it has ended.) Within an account tasks go in their order, except that a fun
 behind others waits alone.
 
 How deep a lane may go (tasks per slot, `Depths`) is its function's; lanes of equal depth share a heap, so that finding
-the next one costs O(depths + log accounts), and nothing when no manager has room.
+the next one costs O(depths + log accounts), and nothing when no manager has room. Tasks that need more than a slot
+(`needs`) wait in lanes of their own, which may be set aside: until the next turn, or until something is there again.
 
 Pure. Not here: where a task goes (`capacity`), and what an account is (`tasks`).
 """
@@ -23,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
+from upon.dispatcher.needs import Needs
 from upon.dispatcher.tasks import Task
 
 PREFETCH = 1
@@ -43,6 +45,10 @@ MANY = 1000
 """Void entries of a heap that are not worth a clearing."""
 FUNCTIONS = 100_000
 """Functions whose times are remembered."""
+PRIORITY = 1 << 40
+"""What a step of priority counts among the orders of tasks: more than there ever are."""
+SHAPED = 1 << 31
+"""The depth of lanes that need resources: they look for a manager that has them, whatever the site's level."""
 
 
 class Depths:
@@ -91,13 +97,24 @@ class Depths:
         return True
 
 
+_Key = str | tuple[str, int, Needs | None]
+
+
+def _key(task: Task) -> _Key:
+    """Return which lane of its account a task is for."""
+    invocation = task.invocation
+    if task.needs is None and not invocation.priority:
+        return invocation.code
+    return invocation.code, invocation.priority, task.needs
+
+
 class Lane:
-    """Tasks of one account and function, in order."""
+    """Tasks of one account, function, priority and needs, in order."""
 
-    __slots__ = ("account", "code", "number", "tasks")
+    __slots__ = ("account", "code", "key", "needs", "number", "tasks")
 
-    def __init__(self, account: _Account, code: str) -> None:
-        self.account, self.code = account, code
+    def __init__(self, account: _Account, key: _Key, code: str, needs: Needs | None) -> None:
+        self.account, self.key, self.code, self.needs = account, key, code, needs
         self.tasks: OrderedDict[str, Task] = OrderedDict()
         self.number = 0  # of its entry in a heap
 
@@ -107,7 +124,7 @@ class _Account:
 
     def __init__(self, tag: float) -> None:
         self.tag = tag
-        self.lanes: dict[str, Lane] = {}  # by code; none is empty
+        self.lanes: dict[_Key, Lane] = {}  # none is empty
 
 
 _Entry = tuple[float, int, int, Lane]  # the account's tag, the order of the lane's first task, a number, the lane
@@ -126,6 +143,7 @@ class Waiting:
         self._tags: OrderedDict[str, float] = OrderedDict()  # of accounts that have nothing waiting now
         self._now = 0.0  # the tag that was served last
         self._heaps: dict[int, list[_Entry]] = {}  # by depth; an entry may be out of date, see `_first`
+        self._aside: dict[str, dict[Lane, None]] = {}  # by what they wait for
         self._numbers = 0
         self._count = 0
         self._back = self._front = 0  # orders given so far, to the back and to the front
@@ -141,8 +159,8 @@ class Waiting:
 
     def of(self, code: str) -> list[Task]:
         """Return the tasks of one function, of every account."""
-        lanes = (account.lanes.get(code) for account in self._accounts.values())
-        return [task for lane in lanes if lane is not None for task in lane.tasks.values()]
+        lanes = (lane for account in self._accounts.values() for lane in account.lanes.values())
+        return [task for lane in lanes if lane.code == code for task in lane.tasks.values()]
 
     def add(self, task: Task, *, first: bool = False) -> None:
         """Let a task wait.
@@ -154,36 +172,42 @@ class Waiting:
         if account is None:
             tag = max(self._now, self._tags.pop(task.account, 0.0))
             account = self._accounts[task.account] = _Account(tag)
-        code = task.invocation.code
-        lane = account.lanes.get(code)
+        key = _key(task)
+        lane = account.lanes.get(key)
         if lane is None:
-            lane = account.lanes[code] = Lane(account, code)
+            lane = account.lanes[key] = Lane(account, key, task.invocation.code, task.needs)
         new = not lane.tasks
         lane.tasks[task.id] = task
         self._count += 1
         if first:
             self._front -= 1
-            task.order = self._front
+            task.order = self._front - task.invocation.priority * PRIORITY
             lane.tasks.move_to_end(task.id, last=False)
         else:
             self._back += 1
-            task.order = self._back
+            task.order = self._back - task.invocation.priority * PRIORITY
         if new or first:
             self._push(lane)
 
     def remove(self, task: Task) -> None:
         """A task waits no more."""
-        lane = self._accounts[task.account].lanes[task.invocation.code]
+        lane = self._accounts[task.account].lanes[_key(task)]
         del lane.tasks[task.id]
         self._count -= 1
         if not lane.tasks:
             self._close(lane, task.account)
 
-    def next(self, level: int) -> Lane | None:
-        """Return the lane to serve now: the fairest of those that may go deeper than `level` tasks per slot."""
+    def next(self, level: int, *, shaped: bool = True) -> Lane | None:
+        """Return the lane to serve now: the fairest of those that may go deeper than `level` tasks per slot.
+
+        Args:
+            shaped: one that needs resources, too, however full managers are.
+        """
         best: _Entry | None = None
         for depth in self._heaps:
-            if depth > level and (entry := self._first(depth)) is not None and (best is None or entry < best):
+            if depth <= level or (depth == SHAPED and not shaped):
+                continue
+            if (entry := self._first(depth)) is not None and (best is None or entry < best):
                 best = entry
         return None if best is None else best[3]
 
@@ -191,8 +215,9 @@ class Waiting:
         """Return how many tasks of a lane that `next` named may be served in one go, so that others have their turn."""
         account, most = lane.account, len(lane.tasks)
         if most > 1 and len(account.lanes) > 1:
-            behind = min(_order(one) for one in account.lanes.values() if one is not lane)
-            most = max(1, sum(1 for _ in takewhile(lambda task: task.order < behind, lane.tasks.values())))
+            others = (_order(one) for one in account.lanes.values() if one is not lane and one.number >= 0)
+            if (behind := min(others, default=None)) is not None:
+                most = max(1, sum(1 for _ in takewhile(lambda task: task.order < behind, lane.tasks.values())))
         if most > 1 and len(self._accounts) > 1:
             number, lane.number = lane.number, -1  # out of the way: who is next?
             next_ = min((entry for depth in self._heaps if (entry := self._first(depth)) is not None), default=None)
@@ -203,9 +228,24 @@ class Waiting:
                 most = min(most, max(1, int(ahead)))
         return most
 
+    def set_aside(self, lane: Lane, until: str = "") -> None:
+        """Leave out a lane that cannot go now.
+
+        Args:
+            until: the name that is to be given back first; default: until the next turn.
+        """
+        lane.number = -1
+        self._aside.setdefault(until, {})[lane] = None
+
+    def bring_back(self, until: str = "") -> None:
+        """Let lanes that were set aside go again."""
+        for lane in self._aside.pop(until, ()):
+            if lane.tasks and lane.number < 0:
+                self._push(lane)
+
     def take(self, lane: Lane, count: int) -> list[Task]:
         """Take so many tasks from the front of a lane; they are charged to its account."""
-        account, cost = lane.account, self.depths.cost(lane.code)
+        account, cost = lane.account, self.depths.cost(lane.code) * slots_of(lane.needs)
         self._now = max(self._now, account.tag)
         taken = []
         for _ in range(count):
@@ -226,7 +266,8 @@ class Waiting:
             known.tag += seconds
             if seconds < 0:  # its lanes' entries are behind it now, and would let a lane that comes anew go first
                 for lane in known.lanes.values():
-                    self._push(lane)
+                    if lane.number >= 0:
+                        self._push(lane)
         elif account in self._tags:
             self._tags[account] += seconds
 
@@ -234,14 +275,20 @@ class Waiting:
         """Take in how long tasks of a function took."""
         if self.depths.observe(code, seconds):
             for account in self._accounts.values():
-                if (lane := account.lanes.get(code)) is not None:
-                    self._push(lane)
+                for lane in account.lanes.values():
+                    if lane.code == code and lane.number >= 0:
+                        self._push(lane)
 
     # ------------------------------------------------------------------------------------------------- the order
 
+    def _depth(self, lane: Lane) -> int:
+        if lane.needs is None:
+            return self.depths.of(lane.code)
+        return SHAPED if lane.needs.shaped else 1  # what waits at a manager would keep others from what is limited
+
     def _push(self, lane: Lane) -> None:
         """Enter a lane into the heap of its depth, under its present key; an entry it has is void."""
-        heap = self._heaps.setdefault(self.depths.of(lane.code), [])
+        heap = self._heaps.setdefault(self._depth(lane), [])
         self._numbers += 1
         lane.number = self._numbers
         heapq.heappush(heap, (lane.account.tag, _order(lane), lane.number, lane))
@@ -265,12 +312,17 @@ class Waiting:
     def _close(self, lane: Lane, name: str) -> None:
         lane.number = -1
         account = lane.account
-        del account.lanes[lane.code]
+        del account.lanes[lane.key]
         if not account.lanes:
             del self._accounts[name]
             self._tags[name] = account.tag
             if len(self._tags) > REMEMBERED:
                 self._tags.popitem(last=False)
+
+
+def slots_of(needs: Needs | None) -> int:
+    """Return how many slots a task takes."""
+    return 1 if needs is None else needs.resources.cores
 
 
 def _order(lane: Lane) -> int:

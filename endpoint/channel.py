@@ -42,6 +42,8 @@ class Task(Struct, frozen=True, array_like=True, tag="task"):
     items: int = 0  # 0 = one call; n = a map chunk
     cause: str = ""  # as in the assignment: what its process shall know of the rule that fired it
     id: str = ""  # of the invocation: whose a large result is
+    accelerators: tuple[str, ...] | None = None  # names of its own; None: it was promised nothing
+    cores: tuple[int, ...] = ()  # what it is bound to; none: nothing
 
 
 class Code(Struct, frozen=True, array_like=True, tag="code"):

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
+from msgspec.structs import replace
+
 from upon.dispatcher.protocol import Assignment
-from upon.endpoint.channel import MAX_AHEAD, Task, ToWorker
+from upon.endpoint.channel import MAX_AHEAD, Code, Task, ToWorker
 from upon.endpoint.code import CodeCache
 from upon.endpoint.instructions import Give, Instruction
+from upon.endpoint.leases import Lease
 from upon.endpoint.worker_record import NOWHERE, Worker
 
 AHEAD_BYTES = 1024 * 1024
@@ -44,17 +47,15 @@ class Rooms:
     def place(self, worker: Worker, *, fresh: bool = False) -> None:
         """Put a worker where it belongs now; `fresh`: its task has just begun."""
         runs, ahead = worker.running is not None, len(worker.ahead)
-        load = ahead + runs if worker.up and not worker.dying else NOWHERE
+        load = ahead + runs if worker.up and not worker.dying and not worker.resting else NOWHERE
         quick = NOWHERE
         if runs and load != NOWHERE and ahead <= MAX_AHEAD // 2 and (fresh or worker.quick != NOWHERE):
             quick = ahead
         self._put(worker, load, quick)
 
     def leave(self, worker: Worker) -> None:
-        """A worker is no more; what it ran is nobody's now."""
+        """A worker is no more."""
         self._put(worker, NOWHERE, NOWHERE)
-        if worker.running is not None:
-            del self.holders[worker.running.id]
 
     def _put(self, worker: Worker, load: int, quick: int) -> None:
         if load != worker.load:
@@ -89,13 +90,18 @@ class Rooms:
             self._put(worker, worker.load, NOWHERE)
         return rooms
 
-    def deal(self, queue: deque[Assignment], codes: CodeCache, now: float, out: list[Instruction]) -> str:
+    def idle(self, most: int) -> list[Worker]:
+        """Return workers that have nothing to do, at most so many."""
+        return list(islice(self._loads.get(0, {}).values(), most))
+
+    def deal(self, queue: deque[Assignment], count: int, codes: CodeCache, now: float, out: list[Instruction]) -> str:
         """Move tasks from the queue to workers, one to each in turn, so that they begin in the queue's order.
 
         A first task whose code is not here stays, and all behind it: else a later one could take the last idle worker.
 
         Args:
             queue: what waits; it is shortened.
+            count: how many of its first ones are to be dealt with.
             codes: where bodies are.
             now: monotonic s.
             out: gets a Give for each worker that has got something.
@@ -104,16 +110,16 @@ class Rooms:
             The code that the first task waits for, as it is not in the cache (any more); empty if it has it.
         """
         lacking = ""
-        if not queue or not self.count:
+        if not count or not self.count:
             return lacking
-        share = min(MAX_AHEAD, -(-len(queue) // self.count))
-        rooms = self._open(share, len(queue), now)
+        share = min(MAX_AHEAD, -(-count // self.count))
+        rooms = self._open(share, count, now)
         hands: list[tuple[Worker, list[ToWorker], list[int]]] = [(worker, [], []) for worker, _ in rooms]
         for turn in range(max((room for _, room in rooms), default=0)):
-            if not queue or lacking:
+            if not count or lacking:
                 break
             for (worker, messages, seqs), (_, room) in zip(hands, rooms, strict=True):
-                if turn < room and queue and not lacking and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
+                if turn < room and count and not lacking and (worker.ahead_bytes < AHEAD_BYTES or not worker.ahead):
                     task = queue[0]
                     if task.code not in worker.codes:
                         body = codes.get(task.code)
@@ -123,17 +129,38 @@ class Rooms:
                         worker.codes.add(task.code)
                         messages.append(body)
                     queue.popleft()
-                    seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
-                    worker.ahead.append((seq, task))
-                    worker.ahead_bytes += len(task.payload)
-                    self.holders[task.id] = worker
-                    seqs.append(seq)
-                    messages.append(Task(seq, task.code, task.function, task.payload, task.items, task.cause, task.id))
+                    count -= 1
+                    seqs.append(self._enter(worker, task))
+                    messages.append(for_worker(task, seqs[-1]))
         for worker, messages, seqs in hands:
             if messages:
                 self.place(worker)
                 out.append(Give(worker.number, messages, seqs))
         return lacking
+
+    def give(self, worker: Worker, task: Assignment, body: Code, lease: Lease) -> Give:
+        """Give an idle worker a task that has something for itself."""
+        messages: list[ToWorker] = []
+        if task.code not in worker.codes:
+            worker.codes.add(task.code)
+            messages.append(body)
+        seq = self._enter(worker, task)
+        messages.append(replace(for_worker(task, seq), accelerators=lease.accelerators, cores=lease.cores))
+        self.place(worker)
+        return Give(worker.number, messages, [seq])
+
+    def _enter(self, worker: Worker, task: Assignment) -> int:
+        """Note who has a task; return its number there."""
+        seq, worker.next_seq = worker.next_seq, worker.next_seq + 1
+        worker.ahead.append((seq, task))
+        worker.ahead_bytes += len(task.payload)
+        self.holders[task.id] = worker
+        return seq
+
+
+def for_worker(task: Assignment, seq: int) -> Task:
+    """Return a task as a worker needs it."""
+    return Task(seq, task.code, task.function, task.payload, task.items, task.cause, task.id)
 
 
 def _move(levels: dict[int, Level], worker: Worker, old: int, new: int) -> None:

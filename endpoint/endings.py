@@ -1,4 +1,7 @@
-"""How a task ends that its function did not end: it ran too long, was cancelled, or its worker died. Pure."""
+"""How a task ends: as its function did, or because it ran too long, took too much, was cancelled, or its worker died.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,28 @@ from msgspec.structs import replace
 from upon import serialize
 from upon.dispatcher.protocol import MAX_OUTCOME, Assignment, Death, Outcome
 from upon.dispatcher.wire import outcome_bytes
-from upon.errors import PayloadTooLarge, TaskCancelled, TaskError, TaskTimeout
+from upon.endpoint.channel import Done
+from upon.errors import PayloadTooLarge, TaskCancelled, TaskError, TaskOutOfMemory, TaskTimeout
 
 STORY_OUTPUT = 2000
 """Characters of a dead worker's last output that its story has; a crash's traceback stands there."""
+
+
+def ended(task: Assignment, done: Done, pid: int) -> Outcome:
+    """Return the outcome of a task whose function has ended."""
+    return Outcome(
+        task.id,
+        task.attempt,
+        "succeeded" if done.failure is None else "failed",
+        done.payload,
+        done.failure,
+        done.bad_items,
+        done.preview,
+        done.stdout,
+        done.started,
+        done.finished,
+        pid,
+    )
 
 
 def timed_out(task: Assignment, *, pid: int, started: int, ran: float, output: str) -> Outcome:
@@ -21,6 +42,16 @@ def timed_out(task: Assignment, *, pid: int, started: int, ran: float, output: s
     error = TaskTimeout(
         f"{task.function or 'the function'} ran for {ran:.1f} s and its timeout is {task.timeout:g} s, so its "
         f"process group was killed: raise the timeout, or make the function faster"
+    )
+    return _stopped(task, error, pid=pid, started=started, ran=ran, output=output)
+
+
+def out_of_memory(task: Assignment, used: int, *, pid: int, started: int, ran: float, output: str) -> Outcome:
+    """Return the outcome of a task that was killed because it took more memory than it may (`used`, bytes)."""
+    limit = task.resources.memory if task.resources is not None else 0
+    error = TaskOutOfMemory(
+        f"{task.function or 'the function'} took {used / 2**20:,.0f} MiB of memory after {ran:.1f} s and may take "
+        f"{limit / 2**20:,.0f} MiB, so its process group was killed: ask for more (options(memory=…)), or take less"
     )
     return _stopped(task, error, pid=pid, started=started, ran=ran, output=output)
 

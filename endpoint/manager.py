@@ -26,6 +26,7 @@ from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
 from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Attempt, Death, FromDispatcher, Outcome
 from upon.dispatcher.wire import outcome_bytes
+from upon.endpoint import memory, worker_record
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import bounded, exit_story
 from upon.endpoint.environment import allowed, told
@@ -33,6 +34,7 @@ from upon.endpoint.execution import PYTHON
 from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
 from upon.endpoint.ledger import Ledger
 from upon.endpoint.links import Links
+from upon.endpoint.offer import offer_of
 from upon.endpoint.pool import Pool
 from upon.endpoint.workers import Workers
 from upon.errors import ConfigError
@@ -42,6 +44,8 @@ from upon.portions import portions
 
 log = get_logger(__name__)
 
+MEMORY_WATCH = 0.1
+"""Seconds between two looks at how much memory those tasks take that may not take all."""
 OUTPUT_WATCH = 0.05
 """Seconds between two looks at how much the tasks that run have printed."""
 
@@ -80,7 +84,7 @@ class Manager:
         self._part, self._settings = part, settings
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger()
-        self._pool = Pool(settings.workers)
+        self._pool = Pool(settings.workers, offer=offer_of(settings))
         self._todo: deque[Instruction] = deque()
         self._carrying = self._connected = self._announced = False
         self._outcomes: list[Outcome] = []
@@ -91,6 +95,7 @@ class Manager:
         self._flushing = False
         self._alarm: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._measuring: asyncio.TimerHandle | None = None
         self._loop.set_exception_handler(self._on_bug)
         self._links = Links(
             settings.dispatcher,
@@ -118,7 +123,7 @@ class Manager:
     def close(self, reason: str) -> None:
         """Give back what waits, kill what runs and say so; say Bye, and end."""
         self._heart.cancel()
-        for alarm in (self._alarm, self._watching):
+        for alarm in (self._alarm, self._watching, self._measuring):
             if alarm is not None:
                 alarm.cancel()
         self._carry(self._pool.stop())
@@ -147,6 +152,8 @@ class Manager:
             python=PYTHON,
             warm=tuple(self._pool.codes),
             held=self._ledger.held(),
+            memory=self._pool.leases.offer.memory,
+            accelerators=self._pool.leases.offer.accelerators,
         )
         if not self._links.send(ready):
             return
@@ -305,6 +312,8 @@ class Manager:
                 self._flush_soon()
             case Give(worker, messages, seqs):
                 self._workers.give(worker, messages, seqs)
+                if self._measuring is None and self._pool.leases.any:
+                    self._measuring = self._loop.call_later(MEMORY_WATCH, self._watch_memory)
             case Reclaim(worker):
                 back = self._workers.reclaim(worker)
                 self._todo.extend(self._pool.reclaimed(worker, back, self._loop.time()))
@@ -346,6 +355,14 @@ class Manager:
         self._workers.cut_output(slow)
         if slow:
             self._watch_output()
+
+    def _watch_memory(self) -> None:
+        """While tasks run whose memory is bounded, see that they keep to it."""
+        watched = worker_record.bounded(self._pool.workers.values())
+        for number, pid, limit in watched:
+            if (taken := memory.used(pid)) > limit:
+                self._carry(self._pool.exceeded(number, taken))
+        self._measuring = self._loop.call_later(MEMORY_WATCH, self._watch_memory) if self._pool.leases.any else None
 
     def _tick(self) -> None:
         self._alarm = None

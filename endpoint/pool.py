@@ -11,6 +11,7 @@ Guarantees, whatever the order of the events:
 - one task too long (Timeout) or cancelled costs its worker and nobody else's task;
 - what is asked back, or waits when the pool drains or stops, goes back to the dispatcher unless it has begun;
 - tasks are handed out in the order in which they came: one whose code is on its way holds up those behind it;
+- what was promised resources begins when all of them are free, and holds up those behind it until then;
 - but for that, no task waits while a worker is idle, nor behind another one's.
 
 Not here: time (handed in, monotonic seconds), processes and channels (`upon.endpoint.workers`), attempts' numbers and
@@ -23,13 +24,15 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from signal import SIGKILL
 
-from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun, Outcome
+from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
 from upon.endpoint.alarms import Alarms
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Retire, Up
 from upon.endpoint.code import CodeCache
 from upon.endpoint.dealing import Rooms
-from upon.endpoint.endings import cancelled
+from upon.endpoint.endings import cancelled, ended
 from upon.endpoint.instructions import Back, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.leases import Leases, Offer
+from upon.endpoint.queue import Queue
 from upon.endpoint.worker_record import Reason, Worker, begun, ending
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
@@ -42,13 +45,15 @@ class Pool:
     Args:
         slots: how many workers.
         codes: where bodies are kept.
+        offer: what tasks may have for themselves beside a worker.
     """
 
-    def __init__(self, slots: int, codes: CodeCache | None = None) -> None:
+    def __init__(self, slots: int, codes: CodeCache | None = None, offer: Offer | None = None) -> None:
         self.slots = slots
+        self.leases = Leases(offer or Offer())
         self.codes = codes or CodeCache()
         self.workers: dict[int, Worker] = {}
-        self.queue: deque[Assignment] = deque()
+        self.queue = Queue()
         self._wanted: set[str] = set()  # code of queued tasks that was asked for and is not here yet
         self._rooms, self._alarms = Rooms(), Alarms(self.workers)
         self._cancelling: dict[str, bool] = {}  # ids at a worker that shall not begin; True: end if they have
@@ -104,7 +109,10 @@ class Pool:
             return [Back(list(assignments))]
         out: list[Instruction] = []
         for assignment in assignments:
-            self.queue.append(assignment)
+            if assignment.resources is not None and not self.leases.could(assignment.resources, self.slots):
+                out.append(Back([assignment]))
+                continue
+            self.queue.add(assignment)
             if assignment.code not in self.codes:
                 self._want(assignment.code, out)
         return self._hand_out(now, out)
@@ -188,12 +196,14 @@ class Pool:
         self._rooms.leave(worker)
         running = worker.running
         if running is not None:
+            self._let_go(running)
             if self._cancelling.pop(running.id, False):
                 worker.dying, worker.victim = "cancel", worker.seq
             out.append(ending(worker, running, exitcode, output, now))
         self._requeue([assignment for _, assignment in worker.ahead], out)
         if not self._stopped:
             if worker.up:
+                worker.up = False
                 out.append(self._fork())
             else:
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._deaths_at_start)
@@ -228,6 +238,15 @@ class Pool:
         out.extend(Reclaim(number) for number in sorted({worker.number for worker in holders.values() if worker.ahead}))
         return self._hand_out(now, out)
 
+    def exceeded(self, number: int, used: int) -> list[Instruction]:
+        """What runs there has taken more memory than it may (`used`, bytes)."""
+        out: list[Instruction] = []
+        worker = self.workers.get(number)
+        if worker is not None and not worker.dying:
+            worker.used = used
+            self._kill(worker, "memory", out)
+        return out
+
     def drain(self) -> list[Instruction]:
         """From now on nothing begins; what waits is given back."""
         self.draining = True
@@ -239,9 +258,7 @@ class Pool:
 
     def _take_out(self, which: Callable[[Assignment], bool]) -> list[Assignment]:
         """Take what is at no worker."""
-        taken = [assignment for assignment in self.queue if which(assignment)]
-        if taken:
-            self.queue = deque(assignment for assignment in self.queue if not which(assignment))
+        if taken := self.queue.take_out(which):
             self._wanted &= {assignment.code for assignment in self.queue}
         return taken
 
@@ -292,6 +309,13 @@ class Pool:
             worker.victim = worker.seq if worker.running is not None else -1
             out.extend((Reclaim(worker.number), Kill(worker.number)))
 
+    def _let_go(self, task: Assignment) -> None:
+        """A worker has this task no more."""
+        self._rooms.holders.pop(task.id, None)
+        if task.resources is not None:
+            for worker in self.leases.end(task.id):
+                self._rooms.place(worker)
+
     def _want(self, code: str, out: list[Instruction]) -> None:
         if code not in self._wanted:
             self._wanted.add(code)
@@ -308,7 +332,7 @@ class Pool:
     def _requeue(self, assignments: list[Assignment], out: list[Instruction]) -> None:
         back: list[Assignment] = []
         for assignment in reversed(assignments):
-            self._rooms.holders.pop(assignment.id, None)
+            self._let_go(assignment)
             asked = assignment.id in self._asked
             self._asked.discard(assignment.id)
             if self._cancelling.pop(assignment.id, None) is not None:
@@ -316,7 +340,7 @@ class Pool:
             elif asked or self.draining:
                 back.append(assignment)
             else:
-                self.queue.appendleft(assignment)
+                self.queue.put_back(assignment)
         if back:
             out.append(Back(back[::-1]))
 
@@ -342,32 +366,35 @@ class Pool:
             return
         worker.running, worker.deadline, worker.told = None, 0.0, False
         self._cancelling.pop(running.id, None)
-        del self._rooms.holders[running.id]
-        out.append(
-            Ended(
-                Outcome(
-                    running.id,
-                    running.attempt,
-                    "succeeded" if done.failure is None else "failed",
-                    done.payload,
-                    done.failure,
-                    done.bad_items,
-                    done.preview,
-                    done.stdout,
-                    done.started,
-                    done.finished,
-                    worker.pid,
-                )
-            )
-        )
+        self._let_go(running)
+        out.append(Ended(ended(running, done, worker.pid)))
 
     def _hand_out(self, now: float, out: list[Instruction]) -> list[Instruction]:
         """Give queued tasks to workers: idle ones first, then some ahead to those with quick tasks."""
         if self._stopped:
             return out
-        lacking = self._rooms.deal(self.queue, self.codes, now, out)
+        lacking, blocked = "", False
+        while self.queue and not lacking and not blocked:
+            if self.queue.first.resources is not None:
+                lacking, blocked = self._give_lease(self.queue.first, out)
+            else:
+                lacking = self._rooms.deal(self.queue.tasks, self.queue.plain, self.codes, now, out)
+                blocked = bool(self.queue) and self.queue.first.resources is None
         if lacking:
             self._want(lacking, out)
-        if (lacking or not self.queue) and (behind := self._rooms.crowded()) is not None:
+        if (lacking or blocked or not self.queue) and (behind := self._rooms.crowded()) is not None:
             out.append(Reclaim(behind.number))
         return out
+
+    def _give_lease(self, task: Assignment, out: list[Instruction]) -> tuple[str, bool]:
+        """Let the first task begin if all that it needs is free; return what code it lacks, and whether it waits."""
+        needs, body = task.resources, self.codes.get(task.code)
+        if body is None or needs is None:
+            return task.code, False
+        idle = self._rooms.idle(needs.cores)
+        if (lease := self.leases.grant(task.id, needs, idle)) is None:
+            return "", True
+        out.append(self._rooms.give(idle[0], self.queue.take(), body, lease))
+        for worker in lease.resting:
+            self._rooms.place(worker)
+        return "", False

@@ -35,6 +35,7 @@ from upon.endpoint.channel import (
     frame,
     to_worker,
 )
+from upon.endpoint.confinement import confined
 from upon.endpoint.environment import where
 from upon.endpoint.execution import Functions, run
 from upon.endpoint.leftovers import Leftovers
@@ -113,7 +114,8 @@ class _Worker:
             started = time_ns()
             self._reports.append(Began(task.seq, started))
             self._send()  # before the function is even loaded: an import can kill a process, too
-            done = run(task, self._functions, started, self._payloads)
+            with confined(task):
+                done = run(task, self._functions, started, self._payloads)
             if self._forked:
                 os._exit(0)  # the function forked, and this is the child, come back from it
             left = self._leftovers.clear(task.code, (done.finished - done.started) / 1e9)

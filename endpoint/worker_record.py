@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
-from upon.endpoint.endings import cancelled, died, timed_out
+from upon.endpoint.endings import cancelled, died, out_of_memory, timed_out
 from upon.endpoint.instructions import Died, Ended, Instruction
 
 NOWHERE = -1
 """A worker that is in no place of an index."""
-Reason = Literal["", "timeout", "cancel", "confused", "retired", "stop"]
+Reason = Literal["", "timeout", "cancel", "confused", "retired", "memory", "stop"]
 
 
 @dataclass(slots=True)
@@ -35,6 +36,8 @@ class Worker:
     started: int = 0  # the same, ns since the epoch
     deadline: float = 0.0  # monotonic s; 0 = none
     told: bool = False  # Slow was said
+    resting: bool = False  # another worker's task has its core
+    used: int = 0  # bytes of memory, when that was more than its task may have
     load: int = NOWHERE  # its place in `Rooms`: the tasks it holds
     quick: int = NOWHERE  # and the tasks ahead, while its task may be a quick one
 
@@ -53,6 +56,8 @@ def ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: fl
         return Ended(timed_out(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
     if worker.victim == worker.seq and worker.dying == "cancel":
         return Ended(cancelled(task, pid=worker.pid, started=worker.started, ran=ran, output=output))
+    if worker.victim == worker.seq and worker.dying == "memory":
+        return Ended(out_of_memory(task, worker.used, pid=worker.pid, started=worker.started, ran=ran, output=output))
     why = _KILLED_BY_US.get(worker.dying, "")
     pid, started, blame = worker.pid, worker.started, worker.dying in ("", "confused")
     return Died(died(task, why, pid=pid, exitcode=exitcode, started=started, ran=ran, output=output, blame=blame))
@@ -61,10 +66,21 @@ def ending(worker: Worker, task: Assignment, exitcode: int, output: str, now: fl
 _KILLED_BY_US = {
     "timeout": "was killed because of the task before, which ran too long,",
     "cancel": "was killed because of the task before, which was cancelled,",
+    "memory": "was killed because of the task before, which took too much memory,",
     "confused": "sent what it should not (did the function write to descriptors it did not open?) and was killed",
     "retired": "was replaced because of what the task before had left",
     "stop": "was killed because its manager stopped",
 }
+
+
+def bounded(workers: Iterable[Worker]) -> list[tuple[int, int, int]]:
+    """Return which workers run a task whose memory is bounded: number, process id, bytes."""
+    running = ((worker, worker.running) for worker in workers if worker.running is not None)
+    return [
+        (worker.number, worker.pid, task.resources.memory)
+        for worker, task in running
+        if task.resources is not None and task.resources.memory
+    ]
 
 
 def next_event(worker: Worker) -> float:

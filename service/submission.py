@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from upon import requirements
 from upon.errors import Conflict, FunctionNotFound, InputError, PayloadTooLarge
 from upon.ids import task_of
 from upon.kafka.batches import Entry, Lane
@@ -140,6 +141,7 @@ def check_invocation(invocation: Invocation, registry: Registry) -> None:
         raise InputError(f"task {one.id}: timeout is a number of seconds, 0 = none, not {one.timeout}")
     if one.retry.attempts < 1:
         raise InputError(f"task {one.id}: retry.attempts is at least 1, not {one.retry.attempts}")
+    requirements.check(one)
     if is_reference(one.payload):
         reference.decode(one.payload)
     if len(one.payload) > MAX_PAYLOAD:

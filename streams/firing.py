@@ -93,6 +93,9 @@ def fire(
         version=function.version,
         payload=payload,
         timeout=rule.timeout,
+        resources=rule.resources,
+        priority=rule.priority,
+        limits=rule.limits,
         retry=rule.retry,
         cause=replace(cause(rule, scope.event, recorded), root=root, chain=chain),
     )

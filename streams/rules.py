@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from upon import requirements
 from upon.errors import RuleError
-from upon.messages import Retry
+from upon.messages import Resources, Retry
 from upon.registry import split_function
 from upon.streams.conditions import Expression, ExpressionError, expression
 from upon.streams.patterns import Pattern, check_pattern
@@ -55,6 +56,7 @@ class Rule:
         args, kwargs: templates of a list and of a mapping.
         outputs: files that its function writes, for which it does not fire.
         timeout: s for one attempt; 0 = none.
+        resources, priority, limits: as in an invocation.
     """
 
     name: str
@@ -69,6 +71,9 @@ class Rule:
     once: Expression | None = None
     outputs: tuple[re.Pattern[str], ...] = ()
     timeout: float = 0.0
+    resources: Resources | None = None
+    priority: int = 0
+    limits: dict[str, int] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
     description: str = ""
     enabled: bool = True
@@ -192,6 +197,9 @@ def _compile(spec: Any, revision: int) -> tuple[Rule | None, list[Problem]]:
         once=once,
         outputs=tuple(re.compile(".*".join(map(re.escape, one.split("*"))), re.DOTALL) for one in shape.run.outputs),
         timeout=shape.run.timeout or 0.0,
+        resources=requirements.resources(**shape.run.resources.model_dump()),
+        priority=shape.run.priority,
+        limits=shape.run.limits,
         retry=_retry(shape.run.retry),
         description=shape.description,
         enabled=shape.enabled,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from upon.durations import parse_duration
-from upon.errors import ConfigError, FunctionNotFound
+from upon.errors import ConfigError, FunctionNotFound, InputError
 from upon.registry import split_function
+from upon.requirements import HIGHEST, MOST, MOST_MEMORY, limits
+from upon.sizes import parse_size
 from upon.topics import checked_site
 
 RULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -77,6 +79,13 @@ def _outputs(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _limits(value: dict[str, int]) -> dict[str, int]:
+    try:
+        return limits(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,6 +108,14 @@ class RetrySpec(_Spec):
     )
 
 
+class ResourcesSpec(_Spec):
+    cores: StrictInt = Field(default=1, ge=1, le=MOST, description="cores that it has for itself")
+    memory: Annotated[int, BeforeValidator(parse_size)] = Field(
+        default=0, le=MOST_MEMORY, description="memory that it may take, such as 4GB; default not bounded"
+    )
+    accelerators: StrictInt = Field(default=0, ge=0, le=MOST, description="GPUs and the like that it has for itself")
+
+
 class RunSpec(_Spec):
     function: Annotated[StrictStr, BeforeValidator(_function)] = Field(description="name or name@version")
     site: Annotated[list[StrictStr], BeforeValidator(_sites)] = Field(
@@ -111,6 +128,13 @@ class RunSpec(_Spec):
     )
     timeout: Annotated[float, BeforeValidator(_positive_duration)] | None = Field(
         default=None, description="longest duration of one attempt; default no limit"
+    )
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec, description="what it has for itself")
+    priority: StrictInt = Field(
+        default=0, ge=-HIGHEST, le=HIGHEST, description="among the tasks of this rule; higher ones begin first"
+    )
+    limits: Annotated[dict[StrictStr, StrictInt], AfterValidator(_limits)] = Field(
+        default={}, description="name → how many tasks that name it, of any rule or caller, may run at a site at once"
     )
     retry: RetrySpec = Field(default_factory=RetrySpec, description="when a failed attempt is tried again")
 
@@ -131,6 +155,7 @@ RULE_KEYS = tuple(RuleSpec.model_fields)
 KEYS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): RULE_KEYS,
     ("run",): tuple(RunSpec.model_fields),
+    ("run", "resources"): tuple(ResourcesSpec.model_fields),
     ("run", "retry"): tuple(RetrySpec.model_fields),
     ("run", "retry", "backoff"): tuple(BackoffSpec.model_fields),
 }

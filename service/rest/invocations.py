@@ -24,6 +24,9 @@ async def invoke(service: Service, request: web.Request) -> web.Response:
         function=new.function,
         payload=new.payload or dumps_plain([new.args, new.kwargs]),  # the form of `upon.serialize.pack_call`
         timeout=new.timeout,
+        resources=new.resources,
+        priority=new.priority,
+        limits=new.limits,
     )
 
     async def submit() -> None:

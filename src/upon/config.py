@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from upon.durations import parse_duration
 from upon.errors import ConfigError
 from upon.machine import PRIVATE
+from upon.sizes import parse_size
 from upon.topics import Topics, TopicSpec
 
 PROFILE_FIELDS = ("service", "token", "kafka", "prefix", "site", "dispatcher", "sources", "store")
@@ -182,6 +183,12 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:0", description="where the service listens, HOST:PORT; port 0 = any free one")
     database: str = Field("", description="SQLAlchemy URL of the task store; default SQLite in the home")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="worker processes of a manager")
+    memory: Annotated[int, BeforeValidator(parse_size)] = Field(
+        0, ge=0, description="memory that a manager's tasks may ask for together, such as 64GB; default: what there is"
+    )
+    accelerators: str = Field(
+        "", description="accelerators that tasks may ask for, by comma, such as 0,1; default: those found; none = none"
+    )
     grace: Annotated[float, BeforeValidator(parse_duration)] = Field(
         30.0,
         description="how long a manager that is told to stop (SIGTERM) lets tasks run on, such as 10m; 0 = not at all",

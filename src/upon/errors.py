@@ -137,6 +137,10 @@ class TaskTimeout(TaskError):
     """The task ran longer than its timeout; its process group was killed."""
 
 
+class TaskOutOfMemory(TaskError):
+    """A task took more memory than it may; its processes were killed."""
+
+
 class TaskCancelled(TaskError):
     """Somebody cancelled the task."""
 

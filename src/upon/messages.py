@@ -79,6 +79,14 @@ class Cause(Message, frozen=True, kw_only=True):
         return sum(self.chain.values()) or 1
 
 
+class Resources(Message, frozen=True, kw_only=True):
+    """What a task has for itself while it runs. The default is a worker and a core."""
+
+    cores: int = 1  # ≥ 1; as many of its manager's slots
+    memory: int = 0  # bytes, for it and all that it starts; 0 = not named and not bounded
+    accelerators: int = 0  # GPUs and the like; the task sees these alone
+
+
 class Invocation(Message, frozen=True, kw_only=True):
     """One request to run a function at a site."""
 
@@ -91,6 +99,9 @@ class Invocation(Message, frozen=True, kw_only=True):
     timeout: float = 0.0  # s for one attempt; 0 = none
     retry: Retry = Retry()
     cause: Cause | None = None  # the rule and event, when a rule fired it
+    resources: Resources | None = None  # None: the default
+    priority: int = 0  # among the tasks of one group, rule or caller: higher goes first
+    limits: dict[str, int] = {}  # name → how many tasks that name it may be at a site's managers at once
 
 
 class InvocationBatch(Message, frozen=True, kw_only=True):

@@ -325,3 +325,16 @@ class TestClient:
             client.task("nothing")
         with pytest.raises(TaskNotFound):
             client.cancel("nothing")
+
+
+def test_what_a_task_asks_for_is_checked_at_once_and_travels(system: System) -> None:
+    with Executor(home=system.home) as executor:
+        asked = executor.options(memory="300MB", priority=3, limits={"sdk": 1})
+        assert asked.submit(pow, 2, 3).result(60) == 8
+        for wrong in ({"cores": 0}, {"memory": "much"}, {"priority": 5000}, {"limits": {"": 1}}, {"accelerators": -1}):
+            with pytest.raises(InputError):
+                executor.options(**wrong)  # type: ignore[arg-type]
+    with Client(home=system.home) as client:
+        client.register(triple, "sdk.asked")
+    asking = ("--memory", "300MB", "--cores", "1", "--priority", "1", "--kwargs", '{"x": 2}')
+    assert system.run("invoke", "sdk.asked", *asking).stdout.strip() == "6"

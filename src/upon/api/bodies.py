@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from upon.errors import RuleError, ServiceError, UponError, all_errors, public_class
-from upon.messages import Status
+from upon.messages import Resources, Status
 
 
 class Body(Struct, frozen=True, kw_only=True):
@@ -100,6 +100,9 @@ class NewInvocation(Body, frozen=True, kw_only=True):
     kwargs: dict[str, Any] = {}
     payload: bytes = b""  # instead of both: a reference to them in the store, as `upon.store` makes it
     timeout: float = 0.0  # s, 0 = none
+    resources: Resources | None = None  # what it has for itself: cores, memory in bytes, accelerators
+    priority: int = 0  # among the caller's tasks; higher ones begin first
+    limits: dict[str, int] = {}  # name → how many tasks that name it may run at a site at once
     id: str | None = None  # own id: sent twice, it runs once
     group: str = ""  # whoever is attached to this group has the result pushed
 

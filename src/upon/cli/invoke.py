@@ -29,6 +29,10 @@ def invoke(
     site: Annotated[str, typer.Option(help="where it runs")] = "local",
     kwargs: Annotated[str, typer.Option(help="keyword arguments as a JSON object", metavar="JSON")] = "{}",
     timeout: Annotated[float | None, typer.Option(min=0.001, help="s that one attempt may take")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="cores that it has for itself")] = None,
+    memory: Annotated[str | None, typer.Option(help="memory that it may take, such as 4GB", metavar="SIZE")] = None,
+    accelerators: Annotated[int | None, typer.Option(min=0, help="GPUs and the like that it has for itself")] = None,
+    priority: Annotated[int | None, typer.Option(help="among your tasks; higher ones begin first")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="print the result, or the task's id at once")] = True,
     home: HomeOption = None,
 ) -> None:
@@ -36,10 +40,13 @@ def invoke(
 
     Example: upon invoke thumbs.make --site local -- /data/a.png
     """
+    from upon.sdk.options import Options
+
     keywords = json_object(kwargs, "--kwargs")
     arguments = [value(one) for one in args or ()]
+    asked = Options().but(timeout=timeout, cores=cores, memory=memory, accelerators=accelerators, priority=priority)
     with connect(home) as client:
-        id = client.start(function, arguments, keywords, site=site, timeout=timeout)
+        id = client.start(function, arguments, keywords, site=site, options=asked)
         if not wait:
             typer.echo(id)
             return

@@ -23,7 +23,6 @@ from msgspec.structs import replace
 
 from upon import api, serialize
 from upon.chains import descending
-from upon.durations import parse_timeout
 from upon.errors import FunctionNotFound, TaskNotFound
 from upon.events import Event
 from upon.ids import new_id
@@ -32,6 +31,7 @@ from upon.sdk import functions
 from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture
+from upon.sdk.options import Options
 from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
@@ -204,7 +204,7 @@ class Client(DeadLetters, Rules):
         results = self._usable_results()
         future: TaskFuture[Any] = TaskFuture(new_id(), results)
         results.expect(future.id, site, future)
-        body = self._new(function, args, kwargs, site, timeout, future.id, results.group)
+        body = self._new(function, args, kwargs, site, Options().but(timeout=timeout), future.id, results.group)
         try:
             self._rest.ask("POST", path("invocations"), api.Submitted, body)
         except BaseException:
@@ -220,13 +220,13 @@ class Client(DeadLetters, Rules):
         kwargs: dict[str, Any] | None = None,
         *,
         site: str = "local",
-        timeout: float | str | None = None,
+        options: Options | None = None,
     ) -> str:
         """Like `invoke`, for whoever does not want the result here; return the task's id.
 
-        Arguments may be called as they like, `site` and `timeout` too.
+        Arguments may be called as they like, `site` and `options` too. Retries are the service's own.
         """
-        body = self._new(function, args, kwargs or {}, site, timeout, new_id(), "")
+        body = self._new(function, args, kwargs or {}, site, options or Options(), new_id(), "")
         return self._rest.ask("POST", path("invocations"), api.Submitted, body).id
 
     def tasks(
@@ -325,13 +325,21 @@ class Client(DeadLetters, Rules):
         args: Sequence[Any],
         kwargs: dict[str, Any],
         site: str,
-        timeout: float | str | None,
+        options: Options,
         id: str,
         group: str,
     ) -> api.NewInvocation:
-        limit = 0.0 if timeout is None else parse_timeout(timeout)
         new = api.NewInvocation(
-            function=function, site=site, args=list(args), kwargs=kwargs, timeout=limit, id=id, group=group
+            function=function,
+            site=site,
+            args=list(args),
+            kwargs=kwargs,
+            timeout=options.timeout,
+            resources=options.resources,
+            priority=options.priority,
+            limits=options.limits,
+            id=id,
+            group=group,
         )
         as_json = encoded(new)
         if len(as_json) <= self._payloads.limit:

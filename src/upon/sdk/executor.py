@@ -23,18 +23,18 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from upon.durations import parse_timeout
 from upon.errors import InputError, ServiceError, ServiceUnavailable
 from upon.ids import new_id
 from upon.messages import FunctionCode, Invocation, Retry
 from upon.sdk import functions, mapping
 from upon.sdk.connection import PATIENCE, Connection
 from upon.sdk.future import TaskFuture
+from upon.sdk.options import Options
 from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest
 from upon.sdk.target import Finder
@@ -48,14 +48,13 @@ ANSWER = 5.0
 """Seconds that `shutdown(cancel_futures=True)` waits for the site to say what had begun."""
 STORE = 30.0
 """Seconds of attempts to reach the store through the service."""
-ONCE_MORE_ON_LOST_WORKERS = Retry()
 
 
 class Submitter(futures.Executor):
     """Submits with certain options over an executor's connection; `Executor.options` makes them."""
 
-    def __init__(self, connect: Callable[[], Connection], timeout: float, retry: Retry) -> None:
-        self._connect, self._timeout, self._retry = connect, timeout, retry
+    def __init__(self, connect: Callable[[], Connection], options: Options) -> None:
+        self._connect, self._options = connect, options
 
     @overload  # type: ignore[override]
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
@@ -129,9 +128,18 @@ class Submitter(futures.Executor):
         return mapping.results(sent, timeout)
 
     def options(
-        self, *, timeout: float | str | None = None, attempts: int | None = None, retry: Retry | None = None
+        self,
+        *,
+        timeout: float | str | None = None,
+        attempts: int | None = None,
+        retry: Retry | None = None,
+        cores: int | None = None,
+        memory: int | str | None = None,
+        accelerators: int | None = None,
+        priority: int | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> Submitter:
-        """Return a view of this executor that submits with other options.
+        """Return a view of this executor that submits with other options; what is not given stays as it is here.
 
             ex.options(timeout=5, attempts=3).submit(flaky, 1)
 
@@ -141,18 +149,28 @@ class Submitter(futures.Executor):
             attempts: how often a task that fails, for whatever reason, may start in all. The default is
                 three times, for lost workers only.
             retry: the whole policy, instead of `attempts`.
+            cores: how many it has for itself, and is bound to; default one, and bound to none.
+            memory: bytes, or text such as ``4GB``, that it and its children may take: it is given to a manager that has
+                so much left, and killed, with TaskOutOfMemory, if it takes more. Default not bounded.
+            accelerators: GPUs and the like that it has for itself; it sees no others.
+            priority: from -1000 to 1000; among the tasks of this executor, higher ones begin first.
+            limits: names, such as ``{"detector": 1}``: of all tasks that name it, so many are at the site's managers at
+                once.
 
         Raises:
             InputError: a value is out of range.
         """
-        limit = self._timeout if timeout is None else parse_timeout(timeout)
-        if attempts is not None:
-            if retry is not None:
-                raise InputError("give attempts or retry, not both")
-            if attempts < 1:
-                raise InputError(f"attempts: must be 1 or more, not {attempts}")
-            retry = Retry(attempts=attempts, on=("Exception",))
-        return Submitter(self._connect, limit, retry or self._retry)
+        given = self._options.but(
+            timeout=timeout,
+            attempts=attempts,
+            retry=retry,
+            cores=cores,
+            memory=memory,
+            accelerators=accelerators,
+            priority=priority,
+            limits=limits,
+        )
+        return Submitter(self._connect, given)
 
     def _send(  # noqa: PLR0917
         self,
@@ -170,8 +188,11 @@ class Submitter(futures.Executor):
             function=functions.name_of(fn),
             payload=payload,
             items=items,
-            timeout=self._timeout,
-            retry=self._retry,
+            timeout=self._options.timeout,
+            retry=self._options.retry,
+            resources=self._options.resources,
+            priority=self._options.priority,
+            limits=self._options.limits,
         )
         try:
             connection.submit(invocation, code, future)
@@ -216,9 +237,7 @@ class Executor(Submitter):
         keep: bool = False,
         patience: float = PATIENCE,
     ) -> None:
-        super().__init__(self._connected, 0.0, ONCE_MORE_ON_LOST_WORKERS)
-        given = self.options(timeout=timeout, attempts=attempts, retry=retry)
-        self._timeout, self._retry = given._timeout, given._retry
+        super().__init__(self._connected, Options().but(timeout=timeout, attempts=attempts, retry=retry))
         self.site = checked_site(site)
         self._find, self._patience = Finder(home, service, token), patience
         self._shut_down, self._keep = False, keep

@@ -49,6 +49,7 @@ from upon.messages import (
     Failure,
     Invocation,
     InvocationBatch,
+    Resources,
     Result,
     ResultBatch,
     Retry,
@@ -66,6 +67,21 @@ RETRIES = [
 
 def retry_of(id: str) -> Retry:
     return RETRIES[int(id[1:]) % len(RETRIES)]
+
+
+NEEDS: list[dict[str, Any]] = [
+    {},
+    {},
+    {"resources": Resources(cores=2)},
+    {"resources": Resources(accelerators=1), "priority": 1},
+    {"limits": {"beam": 1}},
+    {"resources": Resources(cores=2, memory=3), "limits": {"beam": 2}},
+    {"priority": -1},
+]
+
+
+def needs_of(id: str) -> dict[str, Any]:
+    return NEEDS[int(id[1:]) % len(NEEDS)]
 
 
 BAD = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
@@ -254,7 +270,9 @@ class Histories(RuleBasedStateMachine):
     def arrive(self, partition: int, ids: list[int], code: str) -> None:
         """A record is written; ids come again now and then."""
         invocations = tuple(
-            Invocation(id=id, code=code, function="f", payload=b"p", retry=retry_of(id), cause=self.cause(id))
+            Invocation(
+                id=id, code=code, function="f", payload=b"p", retry=retry_of(id), cause=self.cause(id), **needs_of(id)
+            )
             for id in (f"i{n}" for n in ids)
         )
         self.clock += 1
@@ -365,7 +383,11 @@ class Histories(RuleBasedStateMachine):
 
     def say_ready(self, peer: Peer) -> None:
         held = tuple(Attempt(*key) for key in [*peer.holds, *peer.outcomes])
-        self.say(peer, protocol.Ready(peer.id, "h", 1, (1,), peer.slots, "3.11", tuple(peer.codes), held))
+        accelerators = ("0",) * (peer.slots - 1)
+        ready = protocol.Ready(
+            peer.id, "h", 1, (1,), peer.slots, "3.11", tuple(peer.codes), held, memory=4, accelerators=accelerators
+        )
+        self.say(peer, ready)
         for outcome in list(peer.outcomes.values()):
             self.say(peer, protocol.Results((outcome,)))
 

@@ -35,7 +35,7 @@ from upon.dispatcher.protocol import (
     Tasks,
 )
 from upon.dispatcher.wire import ProtocolError
-from upon.messages import Failure, FunctionCode, ItemFailure
+from upon.messages import Failure, FunctionCode, ItemFailure, Resources
 
 HEAD = b"\x02"
 FAILURE = Failure(type="ValueError", message="bad", kinds=("ValueError", "Exception"))
@@ -106,6 +106,7 @@ def test_a_rejection_is_read_whatever_its_version() -> None:
             st.integers(0, 2),
             st.sampled_from([0.0, 1.5]),
             st.sampled_from(["", "why"]),
+            st.sampled_from([None, Resources(cores=2), Resources(memory=7, accelerators=1)]),
         ),
         min_size=1,
         max_size=6,

@@ -12,10 +12,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Retire, Task, Up
 from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.leases import Offer
 from upon.endpoint.pool import Pool
 from upon.endpoint.worker_record import NOWHERE, Worker, next_event
+from upon.messages import Resources
 
 CODES = ("a", "b")
+PROMISES = [
+    *[None] * 4,
+    Resources(cores=2),
+    Resources(memory=3),
+    Resources(cores=3, accelerators=1),
+    Resources(accelerators=2, memory=2),
+]
 TIMEOUTS = st.sampled_from([0.0, 0.0, 0.02, 1.0])
 
 
@@ -35,7 +44,8 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 100.0
-        self.pool = Pool(2)
+        self.pool = Pool(3, offer=Offer(memory=4, accelerators=("g0", "g1"), cores=(0, 1, 2)))
+        self.promised: dict[str, Resources] = {}
         self.processes: dict[int, Process] = {}
         self.lacking: set[str] = set()
         self.ids = 0
@@ -99,9 +109,11 @@ class Histories(RuleBasedStateMachine):
         count=st.sampled_from([1, 1, 2, 3, 5, 90]),
         code=st.sampled_from(CODES),
         timeout=st.sampled_from([0.0, 0.0, 0.02, 1.0]),
+        resources=st.sampled_from(PROMISES),
     )
-    def tasks_arrive(self, count: int, code: str, timeout: float) -> None:
-        new = [Assignment(f"t{self.ids + i}", 1, code, "f", b"x", 0, timeout) for i in range(count)]
+    def tasks_arrive(self, count: int, code: str, timeout: float, resources: Resources | None) -> None:
+        new = [Assignment(f"t{self.ids + i}", 1, code, "f", b"x", 0, timeout, "", resources) for i in range(count)]
+        self.promised |= {one.id: resources or Resources() for one in new}
         self.ids += count
         self.open |= {one.id for one in new}
         self.timeouts |= {one.id: timeout for one in new}
@@ -224,12 +236,34 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_while_a_worker_is_free(self) -> None:
-        workers = [worker for worker in self.pool.workers.values() if worker.up and not worker.dying]
+        workers = [one for one in self.pool.workers.values() if one.up and not one.dying and not one.resting]
         if any(worker.running is None and not worker.ahead for worker in workers):
-            assert not self.pool.queue or self.pool.queue[0].code in self.lacking
+            first = self.pool.queue.first if self.pool.queue else None
+            assert first is None or first.code in self.lacking or first.resources is not None
             assert not any(worker.running and self.processes[worker.number].tokens for worker in workers), (
                 "a task waits behind another"
             )
+
+    @invariant()
+    def nothing_is_promised_twice(self) -> None:
+        """By what runs as the kernel sees it: each task's cores, memory and accelerators are its own."""
+        needs = []
+        for number, process in self.processes.items():
+            worker = self.pool.workers[number]
+            if process.alive and process.runs is not None:
+                begun = worker.running is not None and worker.seq == process.runs
+                needs.append(
+                    self.promised[worker.running.id if begun and worker.running else self.id_of(number, process.runs)]
+                )
+        shaped = [one for one in needs if one != Resources()]
+        assert not shaped or sum(one.cores for one in needs) <= self.pool.slots
+        assert sum(one.memory for one in needs) <= 4
+        assert sum(one.accelerators for one in needs) <= 2
+        leases = self.pool.leases._leases.values()
+        own = [name for lease in leases for name in (*lease.accelerators, *lease.cores)]
+        assert len(own) == len(set(own))
+        resting = [worker.number for worker in self.pool.workers.values() if worker.resting]
+        assert set(resting) <= {worker.number for lease in leases for worker in lease.resting}
 
     @invariant()
     def each_worker_is_where_the_index_has_it(self) -> None:
@@ -238,7 +272,7 @@ class Histories(RuleBasedStateMachine):
         for worker in self.pool.workers.values():
             tasks = [*(one for _, one in worker.ahead), *([worker.running] if worker.running else [])]
             held |= {one.id: worker for one in tasks}
-            assert worker.load == (len(tasks) if worker.up and not worker.dying else NOWHERE)
+            assert worker.load == (len(tasks) if worker.up and not (worker.dying or worker.resting) else NOWHERE)
             assert worker.quick in (NOWHERE, len(worker.ahead))
             assert self.pool.wake_at <= next_event(worker)
         for levels, name in ((rooms._loads, "load"), (rooms._quick, "quick")):

@@ -11,7 +11,7 @@ import pytest
 
 from upon.errors import RuleError
 from upon.events import Event
-from upon.messages import Retry
+from upon.messages import Resources, Retry
 from upon.streams.conditions import Scope
 from upon.streams.rules import check_rules, parse_rules, rule_from_spec, rule_specs
 from upon.streams.schema import rule_schema
@@ -67,6 +67,30 @@ def test_defaults() -> None:
     assert (rule.where, rule.once, rule.revision, rule.enabled) == (None, None, 0, True)
     scope = Scope(Event(type="t", source="s"))
     assert (rule.args.render(scope), rule.kwargs.render(scope)) == ([], {})
+
+
+def test_what_a_rule_asks_for() -> None:
+    asked = "f, resources: {cores: 4, memory: 8GiB, accelerators: 1}, priority: -3, limits: {beam: 2}}"
+    (rule,) = parse_rules(SHORT.replace("thumbs.make}", asked))
+    assert rule.resources == Resources(cores=4, memory=8 << 30, accelerators=1)
+    assert (rule.priority, rule.limits) == (-3, {"beam": 2})
+    assert parse_rules(SHORT)[0].resources is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "why"),
+    [
+        ("resources: {cores: 0}", "run.resources.cores", "1"),
+        ("resources: {memory: lots}", "run.resources.memory", "such as 512MB"),
+        ("resources: {gpus: 1}", "run.resources.gpus", "allowed"),
+        ("priority: 1001", "run.priority", "1000"),
+        ("limits: {beam: 0}", "run.limits", "whole number from 1"),
+    ],
+)
+def test_what_a_rule_cannot_ask_for_is_named(asked: str, field: str, why: str) -> None:
+    with pytest.raises(RuleError, match=why) as raised:
+        parse_rules(SHORT.replace("thumbs.make}", f"f, {asked}}}"))
+    assert raised.value.field.endswith(field)
 
 
 def test_backoff_without_initial_waits_a_second() -> None:
