@@ -71,6 +71,7 @@ class Attempts:
         self.book, self.step = book, step
         self.usual = UsualTimes()
         self.hold_until, self._timeout, self._random = hold_until, timeout, random
+        self.closed = False  # nothing is placed until somebody says so
         self._promised: list[Task] = []  # placed, and may begin from this turn on
         self._times: dict[str, tuple[list[float], list[float]]] = {}  # by code: s of this turn's tasks, and an item's
         self._beyond: dict[str, float] = {}  # by account: s that they took beyond what was charged
@@ -133,6 +134,10 @@ class Attempts:
             task.sent = True
             self._promised.append(task)
 
+    @property
+    def _open(self) -> bool:
+        return not self.closed and self.step.now.mono >= self.hold_until
+
     def place(self) -> None:
         """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
         capacity = self.book.capacity
@@ -140,7 +145,7 @@ class Attempts:
         for task in self._promised:
             given.setdefault(task.manager, []).append(task)
         self._promised.clear()
-        if self.step.now.mono >= self.hold_until:
+        if self._open:
             self._share_out(given)
         while capacity.turned():  # somebody was kept for nothing: others may have him
             self._share_out(given)
@@ -149,7 +154,7 @@ class Attempts:
             batches = portions(assignments, assignment_bytes, BATCH_BYTES) if len(assignments) > 1 else (assignments,)
             for batch in batches:
                 self.step.send(id, protocol.Tasks.of(batch))
-        if not capacity.level() and capacity.stuck and self.step.now.mono >= self.hold_until:
+        if self._open and not capacity.level() and capacity.stuck:
             self._spread()
 
     def _share_out(self, given: dict[str, list[Task]]) -> None:

@@ -130,7 +130,9 @@ class Dispatcher:
         self._publisher = Publisher(seat.outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put, self._send_body)
         self._lacking: dict[str, dict[str, None]] = {}  # code → managers that wait for its body to be read
-        self._state = State(past=found.past, session=term.session, timeout=self._settings.task_timeout)
+        self._state = State(
+            past=found.past, session=term.session, closed=term.closed, timeout=self._settings.task_timeout
+        )
         offsets = self._state.book.offsets
         for one, at in found.reader.positions.items():
             if at.beyond is not None:

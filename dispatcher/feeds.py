@@ -19,11 +19,11 @@ import msgspec
 
 from upon import requirements
 from upon.deadletters import letter, received
-from upon.dispatcher.instructions import BadRecordRead, CancelAsked, RecordRead
+from upon.dispatcher.instructions import BadRecordRead, CancelAsked, DrainAsked, RecordRead
 from upon.errors import InputError, PayloadTooLarge
 from upon.kafka.positions import Position
 from upon.logs import get_logger
-from upon.messages import MAX_DESCRIPTION, Cancel, Invocation, InvocationBatch, decode
+from upon.messages import MAX_DESCRIPTION, Cancel, Drain, Invocation, InvocationBatch, decode
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord, TopicPartition
@@ -68,12 +68,20 @@ def described(invocation: Invocation) -> int:
     return sum(map(len, texts))
 
 
-def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | None:
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
+def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | DrainAsked | None:
     """Return what a record of the control topic asks; None (and a line in the log) if it is none."""
+    value = record.value or b""
     try:
-        asked = decode(record.value or b"", Cancel)
+        if msgspec.msgpack.decode(value, type=_Kind).type:
+            drain = decode(value, Drain)
+            return DrainAsked(drain.managers, drain.on)
+        asked = decode(value, Cancel)
         return CancelAsked(asked.ids, asked.running)
-    except InputError as error:
+    except (InputError, msgspec.MsgspecError, RecursionError) as error:
         log.warning(f"a control record was passed over: {error}", action="control", offset=record.offset)
         return None
 

@@ -74,6 +74,13 @@ class CancelAsked(Struct, frozen=True):
     running: bool = True
 
 
+class DrainAsked(Struct, frozen=True):
+    """Somebody wants nothing more to be started here (or again), or these managers to end."""
+
+    managers: tuple[str, ...] = ()
+    on: bool = True
+
+
 class ResultsStored(Struct, frozen=True):
     """The results of these ids are in Kafka."""
 
@@ -112,6 +119,7 @@ Input = (
     | Heard
     | ManagerGone
     | CancelAsked
+    | DrainAsked
     | ResultsStored
     | IntentStored
     | PastRead

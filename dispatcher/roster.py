@@ -88,6 +88,12 @@ class Roster:
         if settled:
             self.step.send(id, protocol.Stored(tuple(settled)))
 
+    def drain(self, ids: tuple[str, ...]) -> None:
+        """Have managers end what runs, take nothing more, and go; those that are not here are gone already."""
+        for id in ids:
+            if id in self.book.managers:
+                self.step.send(id, protocol.Stop(True, "somebody asked for it"))
+
     def gone(self, id: str, story: str, clean: bool = False) -> None:
         """Queue again what a manager held that is there no more: in front what had not begun, else as a retry."""
         book = self.book

@@ -41,6 +41,7 @@ def myself(site: str, term: Term) -> SiteStatus:
         epoch=term.epoch,
         session=term.session,
         process=processes.myself(),
+        closed=term.closed,
     )
 
 
@@ -95,7 +96,7 @@ class Candidate:
         return None if self._tenure.holds(term) else self._tenure.last
 
     async def _claim(self, *, contested: bool) -> Term:
-        term = Term(self._tenure.next_epoch(time.time_ns() // 1_000_000), new_id(), contested)
+        term = Term(self._tenure.next_epoch(time.time_ns() // 1_000_000), new_id(), contested, self._tenure.closed)
         if contested and (last := self._tenure.last) is not None:
             log.warning(
                 f"the site's dispatcher ({last.host}, pid {last.pid}) is silent: this one takes over",

@@ -29,6 +29,7 @@ from upon.dispatcher.instructions import (
     CodeGone,
     CodeKnown,
     Commit,
+    DrainAsked,
     Heard,
     Input,
     Instruction,
@@ -72,6 +73,7 @@ class State:
         past: what is known of the site's work before; default: there was none.
         depths: how many tasks of a function a manager may hold.
         session: named in every Beat; new at each start.
+        closed: whether nothing is started until somebody opens the site.
         hold_until: monotonic s before which nothing is placed, so that managers can claim what they hold.
         timeout: s that a task may run which names no timeout itself; 0 = without end.
         max_tasks, max_bytes: bounds of the backlog.
@@ -84,6 +86,7 @@ class State:
         past: Past | None = None,
         depths: Depths | None = None,
         session: str = "",
+        closed: bool = False,
         hold_until: float = 0.0,
         timeout: float = 0.0,
         max_tasks: int = MAX_TASKS,
@@ -92,6 +95,7 @@ class State:
     ) -> None:
         self.book, self.step = Book(past, depths), Step()
         self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random)
+        self.attempts.closed = closed
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
         self._waited = 0.0  # monotonic s: since when what managers have and was not read yet could have been read
@@ -132,6 +136,11 @@ class State:
             case CancelAsked():
                 for id in event.ids:
                     self._cancel(id, event.running)
+            case DrainAsked(managers, on):
+                if managers:
+                    self.roster.drain(managers)
+                else:
+                    self.attempts.closed = on
             case ManagerGone():
                 self.roster.gone(event.manager, event.story)
             case BadRecordRead():
@@ -145,8 +154,8 @@ class State:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is started, for the site is about to stop."""
-        return self.attempts.hold_until == float("inf")
+        """Whether nothing new is started: the site is closed, or about to stop."""
+        return self.attempts.closed or self.attempts.hold_until == float("inf")
 
     def drain(self, on: bool) -> None:
         """Start nothing more, or go on: what managers hold runs to its end, the rest waits."""

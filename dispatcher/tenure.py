@@ -36,11 +36,13 @@ class Term:
         epoch: higher than that of every dispatcher before.
         session: new with each term: tells two apart that claimed one epoch.
         contested: the one before may still be at work, for all that is known.
+        closed: nothing is to be started until somebody opens the site: as the one before was told.
     """
 
     epoch: int
     session: str
     contested: bool = False
+    closed: bool = False
 
 
 def is_over(status: SiteStatus | None, host: str, alive: Callable[[str], bool]) -> bool | None:
@@ -92,6 +94,11 @@ class Tenure:
         if is_over(self.last, self._host, self._alive):
             return "free"
         return "silent" if self._silent >= SILENT_LOOKS else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the site is closed, as its dispatcher said last."""
+        return self.last is not None and self.last.closed
 
     def next_epoch(self, now: int) -> int:
         """Return the epoch of the next term.

@@ -23,7 +23,7 @@ from upon.ids import task_of
 from upon.kafka.batches import Entry, Lane
 from upon.kafka.forms import WHOLE, invocation_entry, invocations_lane
 from upon.kafka.outbox import Outbox
-from upon.messages import MAX_DESCRIPTION, MAX_PAYLOAD, Cancel, Invocation, encode
+from upon.messages import MAX_DESCRIPTION, MAX_PAYLOAD, Cancel, Drain, Invocation, encode
 from upon.registry import Registry, split_function
 from upon.service.registrar import Registrar
 from upon.store import reference
@@ -103,6 +103,22 @@ class Submission:
             check_text("id", id)
         parts = (tuple(ids[n : n + CANCEL_IDS]) for n in range(0, len(ids), CANCEL_IDS))
         return await self._outbox.send_all([(lane, Entry(encode(Cancel(ids=part, running=running)))) for part in parts])
+
+    async def drain(self, site: str, managers: Sequence[str], *, on: bool, principal: str) -> None:
+        """Have a site start nothing more (or go on), or some of its managers end; wait until Kafka has that.
+
+        Raises:
+            SiteNotFound, InputError: names what there is.
+        """
+        name = self._registrar.known_site(site)
+        known = {manager.id for manager in self._registrar.registry.sites[name].managers}
+        if managers and not on:
+            raise InputError("a manager that was told to end is not held back: start another one")
+        if unknown := [manager for manager in managers if manager not in known]:
+            there = ", ".join(sorted(known)) or "none"
+            raise InputError(f"site {site} has no manager {unknown[0]!r}; there are: {there}")
+        entry = Entry(encode(Drain(managers=tuple(managers), on=on, principal=principal)))
+        await (await self._outbox.send_all([(Lane(self._topics.control(name), WHOLE), entry)]))
 
 
 def check_description(invocation: Invocation, encoded: int) -> None:

@@ -9,9 +9,9 @@ from aiohttp import web
 
 import upon
 from upon import api
-from upon.service.context import Service
+from upon.service.context import PRINCIPAL, Service
 from upon.service.rest import views
-from upon.service.rest.routing import Route, answer
+from upon.service.rest.routing import Route, answer, read_body
 from upon.service.retention import in_words
 from upon.service.store import queries
 
@@ -35,6 +35,13 @@ def unreadable(found: Mapping[str, str]) -> list[str]:
     what = "1 record of the registry cannot be read and counts" if len(found) == 1 else (
         f"{len(found):,} records of the registry cannot be read and count")  # fmt: skip
     return [f"{what} for nothing: {named}{more}. Register or apply again what is missing"]
+
+
+async def drain(service: Service, request: web.Request) -> web.Response:
+    asked = await read_body(request, api.Drain)
+    site = request.match_info["site"]
+    await service.submission.drain(site, asked.managers, on=asked.on, principal=PRINCIPAL)
+    return answer(asked, 202)
 
 
 async def list_sites(service: Service, _request: web.Request) -> web.Response:
@@ -75,6 +82,8 @@ async def health(_service: Service, _request: web.Request) -> web.Response:
 
 ROUTES = [
     Route("GET", "/v1/sites", list_sites, "List the sites and what runs there", gives=list[api.Site]),
+    Route("POST", "/v1/sites/{site}/drain", drain, "Start nothing more at a site, or go on; or have managers end",
+          takes=api.Drain, gives=api.Drain, status=202, errors=(400, 404)),
     Route("GET", "/v1/status", status, "Show how the parts do", gives=api.SystemStatus),
     Route("GET", "/v1/summary", summary, "Count what somebody should look at", gives=api.Summary, errors=(503,)),
     Route("GET", "/healthz", health, "Tell that the service answers", gives=dict[str, str], open=True),

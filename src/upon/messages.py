@@ -1,7 +1,7 @@
 """What travels in Kafka between the parts, apart from events: one struct per record, in MessagePack.
 
     upon.invocations.<site>   InvocationBatch
-    upon.control.<site>       Cancel
+    upon.control.<site>       Cancel | Drain
     upon.results              ResultBatch
     upon.registry             FunctionCode | FunctionRecord | RuleRevision | RuleActivations    (key: `registry_key`)
     upon.sites                SiteStatus
@@ -12,7 +12,7 @@ Guarantees: a field is never renamed or reused; a new field has a default, so ol
 old readers ignore it. A record's `format` (absent = 1) rises only when older readers must refuse it.
 All times are integers, nanoseconds since the epoch (UTC), 0 = not yet. All durations are seconds, float.
 
-Not here: events (`upon.events`), the service's requests (`upon.api`), the ZeroMQ frames (`upon.dispatcher.protocol`).
+Not here: events (`upon.events`), the service's requests (`upon.api`), ZeroMQ's frames (`upon.dispatcher.protocol`).
 """
 
 from __future__ import annotations
@@ -121,6 +121,15 @@ class Cancel(Message, frozen=True, kw_only=True):
     format: int = 1
     ids: tuple[str, ...]
     running: bool = True  # False: those that have begun are left alone
+
+
+class Drain(Message, frozen=True, kw_only=True, tag="drain"):
+    """Start nothing more at a site, or have some of its managers end when they have nothing left that runs."""
+
+    format: int = 1
+    managers: tuple[str, ...] = ()  # ids; empty: the site itself
+    on: bool = True  # False: the site starts tasks again
+    principal: str = ""
 
 
 class Timings(Message, frozen=True, kw_only=True):
@@ -274,10 +283,7 @@ class Straggler(Message, frozen=True, kw_only=True):
 
 
 class SiteStatus(Message, frozen=True, kw_only=True):
-    """What a dispatcher says of its site, every few seconds and whenever a manager comes or goes.
-
-    The first that bears a higher epoch than all before it in the log claims the site (`upon.dispatcher.tenure`).
-    """
+    """What a dispatcher says of its site, every few seconds and when a manager comes or goes; epochs: `tenure`."""
 
     format: int = 1
     site: str
@@ -291,14 +297,14 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     managers: tuple[ManagerStatus, ...] = ()
     queued: int = 0  # invocations held by the dispatcher and not yet sent to a manager
     running: int = 0
-    draining: bool = False  # nothing new is started: the site is about to stop
+    draining: bool = False  # nothing new is started: it is closed, or about to stop
+    closed: bool = False  # somebody wants nothing started there, until it is opened again: its next dispatcher, too
     stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
 
     def holds_after(self, before: SiteStatus | None) -> bool:
         """Whether this counts, read after `before` (the last that counted): one that was superseded says nothing."""
-        return (
-            before is None or self.epoch > before.epoch or (self.epoch, self.session) == (before.epoch, before.session)
-        )
+        mine = (self.epoch, self.session)
+        return before is None or self.epoch > before.epoch or mine == (before.epoch, before.session)
 
 
 class SiteChoices(Message, frozen=True, kw_only=True):

@@ -190,6 +190,40 @@ def test_a_timeout_is_a_failure(registered: System) -> None:
     assert "TaskTimeout" in failed.stderr
 
 
+def test_a_site_is_drained_and_resumed(registered: System) -> None:
+    assert "nothing more is started" in registered.run("sites", "drain", "local", "--wait").stdout
+    try:
+        shown = json.loads(registered.run("sites", "show", "local", "--json").stdout)
+        assert (shown["draining"], shown["running"]) == (True, 0)
+        id = invoke(registered, "cli.add", "--no-wait", "--", "21").stdout.strip()
+        registered.kill("dispatcher")  # the next one knows that its site is closed
+        registered.wait_up()
+        wait_for(
+            lambda: "upon sites resume" in registered.run("sites", "show", "local").stdout,
+            "a site that is closed still",
+        )
+        assert json.loads(registered.run("tasks", "show", id, "--json").stdout)["status"] == "pending"
+    finally:
+        registered.run("sites", "resume", "local")
+    wait_for(
+        lambda: json.loads(registered.run("tasks", "show", id, "--json").stdout)["status"] == "succeeded", "its result"
+    )
+
+
+def test_a_manager_is_replaced_by_hand(registered: System) -> None:
+    def managers() -> list[str]:
+        return [one["id"] for one in json.loads(registered.run("sites", "show", "local", "--json").stdout)["managers"]]
+
+    wait_for(managers, "a manager")
+    (before,) = managers()
+    registered.run("sites", "drain", "local", "--manager", before, "--wait")
+    wait_for(managers, "another manager")  # the supervisor has started another one
+    assert before not in managers()
+    refused = registered.run("sites", "drain", "local", "--manager", "nobody", check=False)
+    assert refused.returncode == 2
+    assert "has no manager 'nobody'; there are: " in refused.stderr
+
+
 def test_sites_are_listed(registered: System) -> None:
     (site,) = json.loads(registered.run("sites", "list", "--json").stdout)
     assert (site["name"], site["state"]) == ("local", "up")

@@ -240,6 +240,13 @@ class Site(Body, frozen=True, kw_only=True):
     draining: bool = False  # nothing new is started there
 
 
+class Drain(Body, frozen=True, kw_only=True):
+    """Start nothing more at a site, or have some of its managers end."""
+
+    managers: list[str] = []  # ids; empty: the site itself
+    on: bool = True  # false: the site starts tasks again
+
+
 class DeadLetterView(Body, frozen=True, kw_only=True):
     """What could not be processed. In listings `key`, `value` and `headers` are left empty."""
 

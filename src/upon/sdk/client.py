@@ -311,6 +311,10 @@ class Client(DeadLetters, Rules):
         """Return the sites with what their dispatchers last said."""
         return self._rest.ask("GET", path("sites"), list[api.Site])
 
+    def drain(self, site: str, *managers: str, on: bool = True) -> None:
+        """Have a site start nothing more (`on=False`: go on), or these managers end when nothing runs there."""
+        self._rest.ask("POST", path("sites", site, "drain"), api.Drain, api.Drain(managers=list(managers), on=on))
+
     def summary(self) -> api.Summary:
         """Return the numbers of what somebody should look at."""
         return self._rest.ask("GET", path("summary"), api.Summary)
@@ -329,17 +333,9 @@ class Client(DeadLetters, Rules):
         id: str,
         group: str,
     ) -> api.NewInvocation:
+        more = options.described()
         new = api.NewInvocation(
-            function=function,
-            site=site,
-            args=list(args),
-            kwargs=kwargs,
-            timeout=options.timeout,
-            resources=options.resources,
-            priority=options.priority,
-            limits=options.limits,
-            id=id,
-            group=group,
+            function=function, site=site, args=list(args), kwargs=kwargs, id=id, group=group, **more
         )
         as_json = encoded(new)
         if len(as_json) <= self._payloads.limit:

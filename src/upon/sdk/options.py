@@ -22,6 +22,10 @@ class Options:
     priority: int = 0
     limits: dict[str, int] = field(default_factory=dict)
 
+    def described(self) -> dict[str, Any]:
+        """Return them by the names that an invocation has for them, without the retry policy."""
+        return {name: getattr(self, name) for name in ("timeout", "resources", "priority", "limits")}
+
     def but(
         self,
         *,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import AT_ONCE, Machine, ended, invocation, ready, record
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import Heard
-from upon.dispatcher.protocol import Attempt, Begun, Bye, Death, Lost, Return, Returned, Started
+from upon.dispatcher.instructions import DrainAsked, Heard
+from upon.dispatcher.protocol import Attempt, Begun, Bye, Death, Lost, Return, Returned, Started, Stop
 from upon.dispatcher.waiting import Depths
 from upon.messages import Retry
 
@@ -116,3 +116,28 @@ def test_a_task_that_was_given_back_keeps_its_policy() -> None:
     m.do(ready("m2"), ended("a", 2, manager="m2"), ended("a", 2))
     assert m.result("a").attempts == 1
     assert not any(isinstance(one, protocol.Tasks) for one in m.said)
+
+
+def test_a_closed_site_starts_nothing_until_it_is_opened() -> None:
+    m = Machine()
+    m.do(ready(slots=2), record(0, "a"))
+    m.do(DrainAsked(), record(1, "b"), ended("a"))
+    assert m.assigned() == []
+    assert m.state.draining
+    m.do(DrainAsked(on=False))
+    assert m.assigned() == [("b", 1)]
+    assert not m.state.draining
+
+
+def test_a_dispatcher_whose_site_was_closed_before_starts_nothing() -> None:
+    m = Machine(closed=True)
+    m.do(ready(), record(0, "a"))
+    assert m.assigned() == []
+
+
+def test_a_manager_that_somebody_wants_to_end_is_told_and_one_that_is_gone_is_nobody() -> None:
+    m = Machine()
+    m.do(ready("m1"), ready("m2"))
+    m.do(DrainAsked(("m2", "gone")))
+    assert [stop.drain for stop in m.sent(Stop, "m2")] == [True]
+    assert not m.sent(Stop, "m1")
