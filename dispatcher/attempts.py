@@ -18,7 +18,7 @@ from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
-from upon.dispatcher.instructions import PublishIntent, PublishResult, PublishStarted, SendCode, Step
+from upon.dispatcher.instructions import PublishIntent, PublishOutput, PublishResult, PublishStarted, SendCode, Step
 from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
@@ -36,6 +36,7 @@ from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Failure, Started
 from upon.portions import portions
+from upon.printed import OutputPiece
 
 CODE_PATIENCE = 15.0
 """Seconds an invocation waits for its function's code: registry and invocations are different topics."""
@@ -223,6 +224,10 @@ class Attempts:
             task.cancelled = task.spared = False
         self.book.move(task, "running")
         self.step.add(PublishStarted(_start(task, begun.started)))
+
+    def printed(self, manager: str, piece: protocol.Piece) -> None:
+        if self._current(manager, piece.id, piece.attempt) is not None:
+            self.step.add(PublishOutput(OutputPiece(**msgspec.structs.asdict(piece))))
 
     def outcome(self, manager: str, outcome: Outcome) -> None:
         task = self.book.tasks.get(outcome.id)

@@ -46,6 +46,7 @@ from upon.dispatcher.instructions import (
     Pause,
     PublishIntent,
     PublishLetter,
+    PublishOutput,
     PublishResult,
     PublishStarted,
     ResultsStored,
@@ -256,6 +257,8 @@ class Dispatcher:
                 self._publisher.result(result)
             case PublishStarted(started):
                 self._publisher.started(started)
+            case PublishOutput(piece):
+                self._publisher.output(piece)
             case PublishIntent(attempt, started):
                 self._publisher.intent(started, partial(self._put, IntentStored(started.id, attempt)))
             case PublishLetter():

@@ -13,6 +13,7 @@ from upon.dispatcher import protocol
 from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.messages import DeadLetter, InvocationBatch, Result, Started
+from upon.printed import OutputPiece
 
 
 class Now(NamedTuple):
@@ -157,6 +158,12 @@ class PublishStarted(Struct, frozen=True):
     started: Started
 
 
+class PublishOutput(Struct, frozen=True):
+    """Write what a task has printed so far, if there is room; nobody waits for it."""
+
+    piece: OutputPiece
+
+
 class PublishIntent(Struct, frozen=True):
     """Write that an attempt may begin; answer with `IntentStored` when Kafka has it."""
 
@@ -196,7 +203,17 @@ class Tell(Struct, frozen=True):
 
 
 Instruction = (
-    Send | SendCode | PublishResult | PublishStarted | PublishIntent | PublishLetter | Commit | Pause | Resume | Tell
+    Send
+    | SendCode
+    | PublishResult
+    | PublishStarted
+    | PublishOutput
+    | PublishIntent
+    | PublishLetter
+    | Commit
+    | Pause
+    | Resume
+    | Tell
 )
 
 

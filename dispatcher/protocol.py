@@ -13,6 +13,7 @@
     g  Returned   these have not begun, and will not      G  Return     give back what of these has not begun
     h  Heartbeat  I am here                               X  Stop       finish what runs (drain) or not, then go
     B  Bye        I go, and hold nothing any more         J  Reject     I will not work with you, because …
+    O  Output     what tasks have printed so far
 
 The conversation:
 
@@ -49,7 +50,7 @@ from msgspec import Struct
 
 from upon.messages import Failure, FunctionCode, ItemFailure, Resources, Status
 
-VERSION = 3
+VERSION = 4
 """The newest version of any kind here."""
 OLDEST = 3
 """The oldest version that is still understood; what is older is rejected with the reason."""
@@ -145,6 +146,22 @@ class Death(Frame, frozen=True):
     started: int = 0  # ns since the epoch; 0 = it had not begun
     finished: int = 0  # when the death was noticed
     blame: bool = True  # False: it was killed for another task's sake or its manager's, and has used up no attempt
+
+
+class Piece(Frame, frozen=True):
+    """Some of what an attempt has printed; what lies between two pieces was left out."""
+
+    id: str
+    attempt: int
+    start: int  # place of its first byte in all that the attempt has printed
+    end: int  # place behind its last one
+    text: str
+
+
+class Output(Frame, frozen=True):
+    """What attempts that run for a while have printed since the last such message. Nobody depends on it."""
+
+    pieces: tuple[Piece, ...]
 
 
 class Lost(Frame, frozen=True):
@@ -306,13 +323,14 @@ class Reject(Frame, frozen=True):
     reason: str
 
 
-FromManager = Ready | Results | Started | Lost | Returned | Need | Heartbeat | Bye
+FromManager = Ready | Results | Started | Output | Lost | Returned | Need | Heartbeat | Bye
 FromDispatcher = Tasks | Code | Return | Cancel | Beat | Stored | Stop | Reject
 
 FROM_MANAGER: dict[int, type[Frame]] = {
     ord("R"): Ready,
     ord("U"): Results,
     ord("S"): Started,
+    ord("O"): Output,
     ord("L"): Lost,
     ord("g"): Returned,
     ord("N"): Need,

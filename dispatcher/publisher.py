@@ -1,9 +1,10 @@
-"""What a dispatcher writes to Kafka: results and starts, dead letters, the state of its site.
+"""What a dispatcher writes to Kafka: results and starts, output, dead letters, the state of its site.
 
     result() ─▶ fitted to a record ─▶ outbox, the lane of its group ─▶ on_stored(ids)
 
 Guarantees: `on_stored` is called for an id only after Kafka has its result (acks=all). A result that no record can
 hold is stored as a failure that says so, in place of its value: the task ends, and nothing stands still behind it.
+Output that Kafka does not take in time, or that is too much, is left out.
 
 Not here: gathering, sending again (`upon.kafka.outbox`); offsets, and whether a result is due.
 """
@@ -11,6 +12,7 @@ Not here: gathering, sending again (`upon.kafka.outbox`); offsets, and whether a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -19,14 +21,19 @@ import msgspec
 from upon.dispatcher.tasks import failure
 from upon.errors import PayloadTooLarge
 from upon.kafka.batches import ROOM, Entry, Lane, Place, check
-from upon.kafka.forms import WHOLE, result_entry, results_lane
+from upon.kafka.forms import WHOLE, output_entry, output_lane, result_entry, results_lane
 from upon.kafka.outbox import Outbox
 from upon.logs import get_logger
 from upon.messages import DeadLetter, Result, SiteStatus, Started, encode
+from upon.printed import OutputPiece
 from upon.topics import Topics
 
 log = get_logger(__name__)
 
+OUTPUT_WAITING = 1024 * 1024
+"""Bytes of output that wait for Kafka, at most."""
+OUTPUT_RATE = 2 * 1024 * 1024
+"""Bytes of output that are written in a second, at most."""
 KEPT_STDOUT = 10_000
 """Characters of its output that a result keeps which is too large for a record."""
 
@@ -43,6 +50,8 @@ class Publisher:
     def __init__(self, outbox: Outbox, topics: Topics, site: str, on_stored: Callable[[tuple[str, ...]], None]) -> None:
         self._outbox, self._topics, self._site, self._on_stored = outbox, topics, site, on_stored
         self._stored: list[str] = []
+        self._output_waits = 0  # bytes
+        self._output_room, self._output_at = float(OUTPUT_RATE), time.monotonic()
 
     def result(self, result: Result) -> None:
         """Queue a result."""
@@ -54,6 +63,22 @@ class Publisher:
     def started(self, started: Started) -> None:
         """Queue the news that an invocation has begun."""
         self._post(self._lane(started.group), result_entry(started))
+
+    def output(self, piece: OutputPiece) -> None:
+        """Queue what a task has printed; what there is no room for is left out, as the next piece tells."""
+        entry, now = output_entry(piece), time.monotonic()
+        self._output_room = min(OUTPUT_RATE, self._output_room + (now - self._output_at) * OUTPUT_RATE)
+        self._output_at = now
+        if self._output_waits + entry.size > OUTPUT_WAITING or entry.size > self._output_room:
+            return
+        self._output_room -= entry.size
+        self._output_waits += entry.size
+
+        def written(_: Place | Exception, size: int = entry.size) -> None:
+            self._output_waits -= size
+
+        entry.then = written
+        self._post(output_lane(self._topics.output, site=self._site), entry)
 
     def intent(self, started: Started, then: Callable[[], None]) -> None:
         """Queue that an attempt may begin; `then` is called when that is in Kafka."""

@@ -294,6 +294,9 @@ class State:
             case protocol.Started():
                 for begun in message.begun:
                     self.attempts.started(id, begun)
+            case protocol.Output():
+                for piece in message.pieces:
+                    self.attempts.printed(id, piece)
             case protocol.Heartbeat():
                 self.roster.beat(manager, message)
             case protocol.Lost():

@@ -21,6 +21,7 @@ from upon.dispatcher.protocol import (
     FromDispatcher,
     FromManager,
     Outcome,
+    Output,
     Reject,
     Tasks,
 )
@@ -29,7 +30,7 @@ from upon.messages import Failure
 
 _FIELDS = 200
 """Bytes of what has no variable length in an outcome or an assignment, generously."""
-_SINCE: dict[type[Frame], int] = {}
+_SINCE: dict[type[Frame], int] = {Output: 4}
 """Kinds that changed, or came, after `OLDEST`: the version that understands them."""
 _HEADER = struct.Struct(">BBQ")
 _encode = msgspec.msgpack.Encoder().encode
@@ -65,6 +66,11 @@ def _text(text: str) -> int:
     return len(text) if text.isascii() else len(text) * 4
 
 
+def version_of(cls: type[Frame]) -> int:
+    """Return the version that understands a kind of message."""
+    return _SINCE.get(cls, OLDEST)
+
+
 def pack(message: FromManager | FromDispatcher, epoch: int = 0) -> list[bytes]:
     """Return the frames of a message: header and body.
 
@@ -72,7 +78,7 @@ def pack(message: FromManager | FromDispatcher, epoch: int = 0) -> list[bytes]:
         epoch: of the dispatcher that says it, or that the manager serves.
     """
     cls = type(message)
-    return [_HEADER.pack(_SINCE.get(cls, OLDEST), _KINDS[cls], epoch), _encode(message)]
+    return [_HEADER.pack(version_of(cls), _KINDS[cls], epoch), _encode(message)]
 
 
 def epoch_of(frames: Sequence[bytes]) -> int:

@@ -25,8 +25,7 @@ from upon.config import Settings
 from upon.dispatcher import protocol
 from upon.dispatcher.keys import curve_folder
 from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Attempt, Death, FromDispatcher, Outcome
-from upon.dispatcher.wire import outcome_bytes
-from upon.endpoint import memory, worker_record
+from upon.dispatcher.wire import outcome_bytes, version_of
 from upon.endpoint.channel import Code, FromWorker
 from upon.endpoint.endings import bounded, exit_story
 from upon.endpoint.environment import allowed, told
@@ -36,6 +35,7 @@ from upon.endpoint.ledger import Ledger
 from upon.endpoint.links import Links
 from upon.endpoint.offer import offer_of
 from upon.endpoint.pool import Pool
+from upon.endpoint.watching import Watching
 from upon.endpoint.workers import Workers
 from upon.errors import ConfigError
 from upon.logs import get_logger
@@ -43,11 +43,6 @@ from upon.part import Part
 from upon.portions import portions
 
 log = get_logger(__name__)
-
-MEMORY_WATCH = 0.1
-"""Seconds between two looks at how much memory those tasks take that may not take all."""
-OUTPUT_WATCH = 0.05
-"""Seconds between two looks at how much the tasks that run have printed."""
 
 
 async def main(part: Part, settings: Settings) -> None:
@@ -94,8 +89,7 @@ class Manager:
         self._lacks: set[str] = set()
         self._flushing = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._watching: asyncio.TimerHandle | None = None
-        self._measuring: asyncio.TimerHandle | None = None
+        self._spoken = 0  # the newest version that the dispatcher understands
         self._loop.set_exception_handler(self._on_bug)
         self._links = Links(
             settings.dispatcher,
@@ -107,6 +101,13 @@ class Manager:
         environment = allowed(os.environ, settings.worker_environment)
         environment |= told(settings.store_folder, settings.inline_limit)
         self._workers = Workers(self, environment, settings.workers)
+        self._watching = Watching(
+            self._pool,
+            self._workers,
+            attempt=self._ledger.attempt,
+            say=self._say_output,
+            exceeded=lambda worker, taken: self._carry(self._pool.exceeded(worker, taken)),
+        )
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
 
@@ -123,9 +124,9 @@ class Manager:
     def close(self, reason: str) -> None:
         """Give back what waits, kill what runs and say so; say Bye, and end."""
         self._heart.cancel()
-        for alarm in (self._alarm, self._watching, self._measuring):
-            if alarm is not None:
-                alarm.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._watching.close()
         self._carry(self._pool.stop())
         self._carry(self._pool.killed(self._loop.time()))
         self._flush()
@@ -178,6 +179,7 @@ class Manager:
                 self._ledger.stored(message.attempts)
                 self._finish_drain()
             case protocol.Beat():
+                self._spoken = message.version
                 if message.known:
                     self._ledger.beat()
                     self._finish_drain()
@@ -312,8 +314,7 @@ class Manager:
                 self._flush_soon()
             case Give(worker, messages, seqs):
                 self._workers.give(worker, messages, seqs)
-                if self._measuring is None and self._pool.leases.any:
-                    self._measuring = self._loop.call_later(MEMORY_WATCH, self._watch_memory)
+                self._watching.memory()
             case Reclaim(worker):
                 back = self._workers.reclaim(worker)
                 self._todo.extend(self._pool.reclaimed(worker, back, self._loop.time()))
@@ -325,7 +326,7 @@ class Manager:
                 attempt = self._ledger.attempt(begun.id, begun.attempt)
                 self._begun.append(msgspec.structs.replace(begun, attempt=attempt))
                 self._flush_soon()
-                self._watch_output()
+                self._watching.output()
             case Died(death):
                 self._deaths.append(self._ledger.died(death))
                 self._flush_soon()
@@ -344,25 +345,9 @@ class Manager:
             self._alarm.cancel()
         self._alarm = self._loop.call_at(at, self._tick)
 
-    def _watch_output(self) -> None:
-        """While tasks take their time, see that what they print has an end."""
-        if self._watching is None:
-            self._watching = self._loop.call_later(OUTPUT_WATCH, self._cut_output)
-
-    def _cut_output(self) -> None:
-        self._watching = None
-        slow = [worker.number for worker in self._pool.workers.values() if worker.told]
-        self._workers.cut_output(slow)
-        if slow:
-            self._watch_output()
-
-    def _watch_memory(self) -> None:
-        """While tasks run whose memory is bounded, see that they keep to it."""
-        watched = worker_record.bounded(self._pool.workers.values())
-        for number, pid, limit in watched:
-            if (taken := memory.used(pid)) > limit:
-                self._carry(self._pool.exceeded(number, taken))
-        self._measuring = self._loop.call_later(MEMORY_WATCH, self._watch_memory) if self._pool.leases.any else None
+    def _say_output(self, pieces: tuple[protocol.Piece, ...]) -> None:
+        if self._announced and self._spoken >= version_of(protocol.Output):
+            self._links.send(protocol.Output(pieces))
 
     def _tick(self) -> None:
         self._alarm = None

@@ -5,11 +5,14 @@ processes write to it through descriptors 1 and 2, so what C code and children p
 holds the file as well: of a worker that was killed it reads what the task had printed until then.
 
 The end of the output is kept, `KEPT` bytes. Whoever prints through `sys.stdout` and `sys.stderr` cuts the file back
-itself; what is written past them, by C code and children, the manager cuts back while a task runs.
+itself; what is written past them, by C code and children, the manager cuts back while a task runs. To cut it back is
+to punch a hole into its beginning (on Linux): a byte has one place in a task's output, however much of it is gone, and
+nothing that is written meanwhile is lost.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import fcntl
 import io
@@ -17,12 +20,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+from upon.printed import with_dropped
 
 KEPT = 64 * 1024
 """Bytes of a task's output that are kept: the last ones."""
 TOO_LONG = 16 * 1024 * 1024
 """Bytes past which the file of a running task is cut back."""
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_BLOCK = 512
+"""Bytes: what `stat` counts in."""
 
 
 def new_output() -> int:
@@ -43,19 +52,54 @@ def take(descriptor: int) -> str:
         return ""
     data = os.pread(descriptor, KEPT, max(0, size - KEPT))
     os.ftruncate(descriptor, 0)
-    text = data.decode("utf-8", "replace")
-    return text if size <= KEPT else f"[{size - KEPT:,} bytes before this were dropped]\n{text}"
+    return with_dropped(data.decode("utf-8", "replace"), max(0, size - KEPT))
 
 
 def cut(descriptor: int, limit: int = TOO_LONG) -> bool:
-    """Cut the file of a running task back to its end when it is longer than `limit` bytes; tell whether it was."""
-    size = os.lseek(descriptor, 0, os.SEEK_END)
-    if size <= limit:
+    """Cut the file of a running task back to its end when it takes more than `limit` bytes; tell whether it did."""
+    found = os.fstat(descriptor)
+    size = found.st_size
+    if size <= limit or found.st_blocks * _BLOCK <= limit:
         return False
-    end = os.pread(descriptor, KEPT, size - KEPT)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, end)
+    if not _punch(descriptor, size - KEPT):
+        end = os.pread(descriptor, KEPT, size - KEPT)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, end)
     return True
+
+
+def look(descriptor: int, since: int, most: int) -> tuple[int, bytes] | None:
+    """Return what a running task has printed, and where that begins in all that it has; None: nothing new.
+
+    Args:
+        since: bytes of it that are known already.
+        most: bytes at most, up to half of `KEPT`; the newest.
+    """
+    size = os.fstat(descriptor).st_size
+    if size in (0, since):
+        return None
+    if size < since:  # it was cut back where no hole can be punched: places are counted anew
+        since = 0
+    start = max(since, size - most)
+    data = os.pread(descriptor, size - start, start)
+    if os.fstat(descriptor).st_size - start > KEPT:  # it grows so fast that this may have been a hole already
+        return None
+    return start, data
+
+
+def _punch(descriptor: int, end: int) -> bool:
+    """Give back what a file has before `end`, which keeps its size; tell whether this system can do that."""
+    fallocate = _fallocate()
+    return fallocate is not None and fallocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, 0, end) == 0
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    function = ctypes.CDLL(None, use_errno=True).fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return function  # type: ignore[no-any-return]
 
 
 class _Bounded(io.FileIO):
@@ -69,11 +113,14 @@ class _Bounded(io.FileIO):
         size = len(data)
         self._written += size
         if self._written > TOO_LONG:
-            self._written = size = min(size, KEPT)
-            if os.fstat(self.fileno()).st_ino == self.output:  # else the function has sent it to a file of its own
-                cut(self.fileno(), KEPT)
-                super().write(memoryview(data).cast("B")[-size:])
-                return len(data)
+            self._written = min(size, KEPT)
+            number = self.fileno()
+            if os.fstat(number).st_ino == self.output:  # else the function has sent it to a file of its own
+                cut(number, KEPT)
+                if size > TOO_LONG:
+                    os.ftruncate(number, os.fstat(number).st_size + size - KEPT)
+                    super().write(memoryview(data).cast("B")[-KEPT:])
+                    return size
         return super().write(data) or 0
 
     output = 0  # inode of the output file

@@ -183,6 +183,19 @@ class Workers:
     def _give_up(self, worker: int, channel: Channel) -> None:
         self._events.stuck(worker, output.take(channel.output))
 
+    def printed(self, worker: int, place: int, most: int) -> tuple[int, bytes] | None:
+        """Return what a worker's task has printed behind a place (see `output.look`); None: nothing, or not sure whose.
+
+        A worker reports before it runs its next task: who has reported nothing printed that for the task we know of.
+        """
+        channel = self._channels.get(worker)
+        if channel is None or (found := output.look(channel.output, place, most)) is None:
+            return None
+        with contextlib.suppress(OSError):
+            channel.stream.recv(1, socket.MSG_PEEK)
+            return None
+        return found
+
     def cut_output(self, workers: Iterable[int]) -> None:
         """Cut back what their tasks have printed without end."""
         for worker in workers:

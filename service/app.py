@@ -32,6 +32,7 @@ from upon.service.doors import KEPT_ALIVE, Doors, DoorSite, connection_limit
 from upon.service.freeing import Freeing
 from upon.service.guard import forever
 from upon.service.lag import Lag
+from upon.service.output import Outputs
 from upon.service.past_events import PastEvents
 from upon.service.projector import Projector
 from upon.service.push import Hub
@@ -133,6 +134,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             store=store,
             projector=projector,
             hub=hub,
+            outputs=Outputs(kafka, topics),
             watch=watch,
             lag=lag,
             failure=asyncio.get_running_loop().create_future(),
@@ -154,11 +156,12 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
         asyncio.create_task(forever("follow the registry", registrar.run)),
         asyncio.create_task(forever("push results", lambda: service.hub.run(pushing))),
         asyncio.create_task(forever("watch tasks", service.watch.run)),
+        asyncio.create_task(forever("follow the output", service.outputs.run)),
     ]
     retention = Retention(service.settings, service.store, registrar, projector, service.ends, service.places)
     new_sites = asyncio.Event()
     registrar.site_listeners.append(new_sites.set)
-    projector.listeners.append(service.watch.changed)
+    projector.listeners += [service.watch.changed, service.outputs.changed]
 
     async def add_sites() -> None:
         while True:

@@ -15,6 +15,7 @@ from upon.kafka.outbox import Outbox
 from upon.kafka.places import Places
 from upon.service.freeing import Freeing
 from upon.service.lag import Lag
+from upon.service.output import Outputs
 from upon.service.past_events import PastEvents
 from upon.service.projector import Projector
 from upon.service.push import Hub
@@ -41,6 +42,7 @@ class Service:
     store: Store
     projector: Projector
     hub: Hub
+    outputs: Outputs
     watch: Watch
     lag: Lag
     failure: asyncio.Future[None]

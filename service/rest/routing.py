@@ -148,6 +148,14 @@ def limit_of(request: web.Request) -> int:
     return int(text)
 
 
+def number_of(request: web.Request, name: str) -> int:
+    """Return a query parameter that is a count, 0 if it is not there. Raises InputError."""
+    text = request.query.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InputError(f"{name}: a number from 0 on, not {text[:20]!r}")
+    return int(text)
+
+
 def flag_of(request: web.Request, name: str) -> bool:
     """Return a query parameter that is true or false, false if it is not there. Raises InputError."""
     text = request.query.get(name, "false")

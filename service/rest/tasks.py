@@ -7,6 +7,8 @@ waits for it, shortly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -29,6 +31,7 @@ from upon.messages import FINAL, InvocationBatch, Result, Status, decode
 from upon.registry import split_function
 from upon.service.again import CannotRetry, check_task, invocation_again
 from upon.service.context import PRINCIPAL, Service
+from upon.service.output import in_the_end, so_far
 from upon.service.rest import views
 from upon.service.rest.routing import (
     AFTER,
@@ -41,6 +44,7 @@ from upon.service.rest.routing import (
     flag_of,
     limit_of,
     moment_of,
+    number_of,
     read_body,
 )
 from upon.service.store import queries
@@ -50,6 +54,8 @@ WAIT = 2.0
 result to be as new as what was pushed."""
 WAIT_LISTING = 0.5
 """The same for a listing."""
+WAIT_OUTPUT = 20
+"""Seconds that a request waits for a task to print something, at most."""
 AT_ONCE = 500
 """Tasks that one request tries again or cancels."""
 RESULT_BYTES, DETAILS_BYTES, DETAILED = 256 * 1024, 16 * 1024 * 1024, 50
@@ -89,7 +95,28 @@ def usual_times(service: Service) -> dict[str, float]:
 async def show(service: Service, request: web.Request) -> web.Response:
     row = await find(service, request.match_info["id"])
     history = await service.store.read(queries.get_generations, row.id) if row.generation else []
-    return answer(views.whole_task(row, history))
+    printed = so_far(service.outputs.of(generation_id(row.id, row.generation)), 0, 0).text
+    return answer(views.whole_task(row, history, printed))
+
+
+async def output(service: Service, request: web.Request) -> web.Response:
+    id, attempt, since = request.match_info["id"], number_of(request, "attempt"), number_of(request, "since")
+    deadline = time.monotonic() + min(number_of(request, "wait"), WAIT_OUTPUT)
+    with service.outputs.waiting(id) as news:
+        while True:
+            news.clear()
+            row = await find(service, id)
+            kept, ended = service.outputs.of(generation_id(id, row.generation)), row.status in FINAL
+            if ended:
+                stdout = views.stored(row.result, Result).stdout if row.result is not None else ""
+                found = in_the_end(kept, attempt, since, stdout)
+            else:
+                found = so_far(kept, attempt, since)
+            left = deadline - time.monotonic()
+            if ended or found.text or left <= 0:
+                return answer(api.TaskOutput(id=id, status=row.status, **found._asdict()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), left)
 
 
 async def cancel(service: Service, request: web.Request) -> web.Response:
@@ -243,6 +270,7 @@ def wanted_tasks(request: web.Request) -> queries.TaskFilter:
 
 
 _TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "minimum": 0, "default": 0}
 
 ROUTES = [
     Route("GET", "/v1/tasks", list_some, "List the newest tasks", gives=list[api.Task], errors=(400,),
@@ -260,6 +288,11 @@ ROUTES = [
           takes=api.TaskChoice, gives=api.Dealt, status=202, errors=(400, 503)),
     Route("GET", "/v1/tasks/{id}", show, "Show a task: result or error, and when it passed each hop",
           gives=api.Task, errors=(404, 503)),
+    Route("GET", "/v1/tasks/{id}/output", output, "What a task has printed so far; ask again with what it says",
+          gives=api.TaskOutput, errors=(400, 404, 503),
+          queries=(Query("attempt", "of which something is known already", _NUMBER),
+                   Query("since", "up to which place that is", _NUMBER),
+                   Query("wait", "seconds to wait for something new, or the task's end, at most 20", _NUMBER))),
     Route("POST", "/v1/tasks/{id}/cancel", cancel, "Cancel a task, queued or running", gives=api.Submitted,
           status=202, errors=(404, 409, 503)),
 ]  # fmt: skip

@@ -149,8 +149,8 @@ def detailed_task(row: Row[Any], result: Result | None, usual: float | None = No
     return shown
 
 
-def whole_task(row: Row[Any], history: Sequence[Row[Any]] = ()) -> api.Task:
-    """Return all that is known of a task."""
+def whole_task(row: Row[Any], history: Sequence[Row[Any]] = (), printed: str = "") -> api.Task:
+    """Return all that is known of a task; `printed`: so far, while it runs."""
     result = stored(row.result, Result) if row.result is not None else None
     cause = stored(row.cause, Cause) if row.cause is not None else None
     timings = result.timings if result is not None else Timings(started=row.started)
@@ -158,7 +158,7 @@ def whole_task(row: Row[Any], history: Sequence[Row[Any]] = ()) -> api.Task:
         **_task(row),
         result=_value(result) if result is not None and row.status == "succeeded" else None,
         timings=hops(cause, row.submitted, timings, row.stored),
-        stdout=result.stdout if result is not None else "",
+        stdout=result.stdout if result is not None else printed,
         history=[generation(one) for one in history],
     )
 

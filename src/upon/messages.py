@@ -3,6 +3,7 @@
     upon.invocations.<site>   InvocationBatch
     upon.control.<site>       Cancel | Drain
     upon.results              ResultBatch
+    upon.output               OutputBatch, of `upon.printed`
     upon.registry             FunctionCode | FunctionRecord | RuleRevision | RuleActivations    (key: `registry_key`)
     upon.sites                SiteStatus
     upon.choices              SiteChoices

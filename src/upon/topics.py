@@ -4,6 +4,7 @@
     invocations.<site>    batches for one site; key = function hash
     control.<site>        cancel, drain: never behind a backlog
     results               result batches; key = group
+    output                what tasks have printed so far, for an hour; key = site
     registry   compacted  functions, rules, sites; key = kind/name; only the service writes it
     sites      compacted  what each dispatcher says of itself; key = site
     choices               which of several candidate sites work went to; the first choice counts
@@ -31,6 +32,9 @@ _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "
 # Read whole at each start of a stream worker; a choice has about 50 bytes.
 _BOUNDED = {"retention.bytes": str(64 * 1024 * 1024), "segment.bytes": str(16 * 1024 * 1024),
             "message.timestamp.type": "LogAppendTime"}  # fmt: skip
+
+# For people who look now: what a task printed in the end is in its result.
+_SOON_GONE = {"retention.ms": "3600000", "segment.ms": "600000", **_BOUNDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ class Topics:
         return f"{self.prefix}.results"
 
     @property
+    def output(self) -> str:
+        return f"{self.prefix}.output"
+
+    @property
     def registry(self) -> str:
         return f"{self.prefix}.registry"
 
@@ -99,6 +107,7 @@ class Topics:
         return [
             TopicSpec(self.events, partitions, _LARGE),
             TopicSpec(self.results, partitions, _LARGE),
+            TopicSpec(self.output, 1, _SOON_GONE),
             TopicSpec(self.registry, 1, {**_COMPACTED, **_LARGE}),
             TopicSpec(self.sites, 1, _COMPACTED),
             TopicSpec(self.choices, 1, _BOUNDED),

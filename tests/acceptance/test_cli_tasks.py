@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import Said, called
+from tests.commands import Said, called, process
 from tests.systems import System, wait_for
 
 FUNCTIONS = '''
@@ -28,6 +29,13 @@ def as_set():
 def sleep(seconds):
     time.sleep(seconds)
     return seconds
+
+def speak(gate):
+    import os
+    print("it has begun")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    print("it ends")
 '''
 FIELDS = {
     "id", "function", "version", "site", "status", "rule", "event_id", "submitted", "started", "finished", "attempts",
@@ -38,7 +46,7 @@ FIELDS = {
 def registered(system: System, tmp_path_factory: pytest.TempPathFactory) -> System:
     file = tmp_path_factory.mktemp("functions") / "numbers_of_a_test.py"
     file.write_text(FUNCTIONS)
-    for name in ("add", "refuse", "as_set", "sleep"):
+    for name in ("add", "refuse", "as_set", "sleep", "speak"):
         said = system.run("functions", "register", f"{file}:{name}", "--name", f"cli.{name}").stdout
         assert said.startswith(f"registered cli.{name}@")
     return system
@@ -182,6 +190,23 @@ def test_a_running_task_is_cancelled(registered: System) -> None:
     wait_for(cancelled, "it is cancelled")
     waited = registered.run("tasks", "list", "--status", "cancelled", "--json").stdout
     assert id in waited
+
+
+def test_what_a_task_prints_is_seen_while_it_runs(registered: System, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    id = invoke(registered, "cli.speak", "--no-wait", "--", str(gate)).stdout.strip()
+    wait_for(lambda: id in {t["id"] for t in tasks(registered)}, "it is known")
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(process, "--home", str(registered.home), "tasks", "logs", id, "--follow")
+        wait_for(lambda: registered.run("tasks", "logs", id).stdout == "it has begun\n", "its output is there")
+        shown = registered.run("tasks", "show", id).stdout
+        assert "printed so far\nit has begun" in shown
+        assert not following.done()
+        gate.touch()
+        assert following.result().stdout == "it has begun\nit ends\n"
+    assert registered.run("tasks", "logs", id[:8]).stdout == "it has begun\nit ends\n"
+    found = json.loads(registered.run("tasks", "logs", id, "--json").stdout)
+    assert (found["status"], found["text"]) == ("succeeded", "it has begun\nit ends\n")
 
 
 def test_a_timeout_is_a_failure(registered: System) -> None:

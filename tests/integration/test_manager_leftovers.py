@@ -296,7 +296,7 @@ class TestOutput:
                     os.write(1, line.encode())
                 else:
                     sys.stdout.write(line)
-                most = max(most, os.fstat(1).st_size)
+                most = max(most, os.fstat(1).st_blocks * 512)
             print("the end")
             return most
 
@@ -307,6 +307,7 @@ class TestOutput:
             text = site.outcomes["endless"][0].stdout
             assert text.endswith("x\nthe end\n")
             assert len(text) <= KEPT + 100
+            assert text.startswith(f"[{300_000_000 + len('the end') + 1 - KEPT:,} bytes before this were dropped]")
             assert await site.value("raw", endless, True)
             assert site.outcomes["raw"][0].stdout.endswith("x\nthe end\n")
 

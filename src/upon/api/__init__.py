@@ -11,6 +11,7 @@ REST, under /v1, `Authorization: Bearer TOKEN` on every route (only /healthz and
     POST /v1/invocations        NewInvocation    → Submitted           (202)
     GET  /v1/tasks?status=&rule=&function=&site=&…       → list[Task]
     GET  /v1/tasks/{id}         → Task           POST /v1/tasks/{id}/cancel → 202
+    GET  /v1/tasks/{id}/output?attempt=&since=&wait= → TaskOutput
     POST /v1/tasks/retry, /v1/tasks/cancel      TaskChoice → Dealt     (202)
     POST /v1/events             one CloudEvent or a list → Published   (202)
     GET  /v1/events?type=&source=&subject=&since=&…      → PastEvents
@@ -58,6 +59,7 @@ from upon.api.bodies import (
     TaskCause,
     TaskChoice,
     TaskError,
+    TaskOutput,
     problem,
     raised,
 )
@@ -126,6 +128,7 @@ __all__ = [
     "TaskChanged",
     "TaskChoice",
     "TaskError",
+    "TaskOutput",
     "Watch",
     "decode_from_client",
     "decode_from_service",

@@ -188,6 +188,21 @@ class Task(Body, frozen=True, kw_only=True):
     history: list[Generation] = []  # the earlier generations, oldest first
 
 
+class TaskOutput(Body, frozen=True, kw_only=True):
+    """What a task has printed behind a place. Ask again with `attempt` and `end` (as `since`) for what comes.
+
+    While a task runs, what it prints is shown from its second second on, at a bounded rate; a line in the text says
+    where bytes are left out. Places count bytes, from the beginning of what the attempt has printed.
+    """
+
+    id: str
+    status: Status  # a final one: nothing more comes
+    attempt: int  # another than was asked for: it has begun anew, and this is from its beginning; 0 = not known
+    start: int
+    end: int
+    text: str
+
+
 class TaskChoice(Body, frozen=True, kw_only=True):
     """Tasks to retry or to cancel: these ids, or all that match, or all. At most so many at a time: `Dealt.after`."""
 

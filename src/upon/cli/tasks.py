@@ -126,6 +126,34 @@ def show(
 
 
 @app.command()
+def logs(
+    id: Annotated[str, typer.Argument(help="the task's id, or its beginning", metavar="ID")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the task has ended, or Ctrl-C")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Show what a task has printed, also while it runs (once that takes a second), and with --follow what comes.
+
+    Example: upon tasks logs 3f2a9c1e --follow
+    """
+    import contextlib
+
+    from upon.cli.output import print_json, print_line
+
+    with connect(home) as client, contextlib.suppress(KeyboardInterrupt):
+        task = whole_id(client, id)
+        if as_json and not follow:
+            print_json(client.output(task))
+            return
+        texts = client.follow_output(task) if follow else iter((client.output(task).text,))
+        for text in texts:
+            if as_json:
+                print_line({"text": text})
+            else:
+                typer.echo(text, nl=False)
+
+
+@app.command()
 def cancel(
     ids: IdsArgument = None,
     *,
@@ -255,7 +283,7 @@ def _print(task: Task, out: Console) -> None:
         out.print(Text("before    ", "dim"), Text(f"{one.finished or ''} {one.status}{said}"), sep="", soft_wrap=True)
     _print_hops(task)
     if task.stdout:
-        out.print(Text("\nprinted", "dim"))
+        out.print(Text("\nprinted so far" if task.status == "running" else "\nprinted", "dim"))
         out.print(Text(task.stdout.rstrip()), soft_wrap=True)
     if task.error is not None:
         out.print()

@@ -4,6 +4,7 @@
     EVENTS        CloudEvents in JSON: structured when alone, a batch when several
     Invocations   of one site, group and principal: an InvocationBatch
     Results       of one site: a ResultBatch, of results and starts
+    Outputs       of one site: an OutputBatch
 
 Each entry is encoded once, when it is accepted: its size is known then, and joining copies bytes.
 """
@@ -20,6 +21,7 @@ import msgspec
 from upon.events import BATCH, STRUCTURED
 from upon.kafka.batches import Entry, Headers, Lane
 from upon.messages import Invocation, InvocationBatch, Result, ResultBatch, Started, encode
+from upon.printed import OutputBatch, OutputPiece
 
 _ARRAYS = 16
 """Bytes of the heads of arrays, and of numbers that are longer than in an empty batch."""
@@ -93,6 +95,21 @@ class Results:
         return encode(ResultBatch(site=self.site, results=results, started=started)), []
 
 
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """A batch of pieces of one site's output."""
+
+    site: str
+    around: int
+    max_count: int = 2000
+    window: int = 1
+    each: int = 0
+
+    def join(self, entries: Sequence[Entry]) -> tuple[bytes | None, Headers]:
+        pieces: Any = tuple(_raw(one.body or b"") for one in entries)
+        return encode(OutputBatch(site=self.site, pieces=pieces)), []
+
+
 WHOLE, EVENTS = Whole(), Events()
 STARTED = "started"
 
@@ -119,3 +136,14 @@ def results_lane(topic: str, *, site: str, group: str) -> Lane:
 def result_entry(item: Result | Started) -> Entry:
     """Return a result or a start as an entry."""
     return Entry(encode(item), kind=STARTED if isinstance(item, Started) else "results")
+
+
+def output_lane(topic: str, *, site: str) -> Lane:
+    """Return the lane of what a site's tasks print: their pieces share records, in order."""
+    around = len(encode(OutputBatch(site=site))) + len("pieces") + _ARRAYS
+    return Lane(topic, Outputs(site, around), site.encode())
+
+
+def output_entry(piece: OutputPiece) -> Entry:
+    """Return a piece as an entry."""
+    return Entry(encode(piece))

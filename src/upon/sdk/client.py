@@ -30,8 +30,9 @@ from upon.messages import Status
 from upon.sdk import functions
 from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
-from upon.sdk.future import TaskFuture
+from upon.sdk.future import TaskFuture, id_of
 from upon.sdk.options import Options
+from upon.sdk.output import Output
 from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
@@ -46,7 +47,7 @@ APPEAR = 3.0
 """Seconds that a task may take from its invocation until the task store knows it."""
 
 
-class Client(DeadLetters, Rules):
+class Client(DeadLetters, Output, Rules):
     """A client of the service. Threads may share it; a forked child may go on using it.
 
     Args:
@@ -264,7 +265,7 @@ class Client(DeadLetters, Rules):
         Raises:
             TaskNotFound: no such task.
         """
-        return self._rest.ask("GET", path("tasks", _id(id)), api.Task)
+        return self._rest.ask("GET", path("tasks", id_of(id)), api.Task)
 
     def wait(self, id: str | TaskFuture[Any], timeout: float | None = None) -> Any:
         """Wait for a task, whoever submitted it, and return its value.
@@ -282,8 +283,8 @@ class Client(DeadLetters, Rules):
                 if id.done():  # the function's own
                     raise
                 raise TimeoutError(f"task {id.id} is not done yet; it runs on") from None
-        self._await_known(_id(id), deadline)
-        return self._known_outcomes().wait(_id(id), deadline)
+        self._await_known(id_of(id), deadline)
+        return self._known_outcomes().wait(id_of(id), deadline)
 
     def cancel(self, id: str | TaskFuture[Any]) -> None:
         """Ask that a task does not run, or not run on; one that is done stays as it is.
@@ -291,7 +292,7 @@ class Client(DeadLetters, Rules):
         Raises:
             TaskNotFound: no such task.
         """
-        self._rest.ask("POST", path("tasks", _id(id), "cancel"), type(None))
+        self._rest.ask("POST", path("tasks", id_of(id), "cancel"), type(None))
 
     def retry_tasks(self, choice: api.TaskChoice) -> api.Dealt:
         """Do tasks that failed (or were cancelled) once more, each as a further generation of the same task.
@@ -390,7 +391,3 @@ class Client(DeadLetters, Rules):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _id(task: str | TaskFuture[Any]) -> str:
-    return (task.id if isinstance(task, TaskFuture) else task) or " "

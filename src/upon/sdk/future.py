@@ -145,3 +145,8 @@ class TaskFuture(futures.Future[T]):
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
+
+
+def id_of(task: str | TaskFuture[Any]) -> str:
+    """Return the id of a task that is named by its id or by its future, as it stands in a path: never empty."""
+    return (task.id if isinstance(task, TaskFuture) else task) or " "

@@ -24,6 +24,8 @@ from upon.dispatcher.protocol import (
     Lost,
     Need,
     Outcome,
+    Output,
+    Piece,
     Ready,
     Reject,
     Results,
@@ -44,6 +46,7 @@ FROM_MANAGER: list[protocol.FromManager] = [
     Results((Outcome("a", 1, "succeeded", b"m\x01"), Outcome("b", 2, "failed", failure=FAILURE))),
     Results((Outcome("c", 1, "succeeded", bad_items=(ItemFailure(index=3, failure=FAILURE),)),)),
     Started((Begun("a", 1, 123, 7),)),
+    Output((Piece("a", 1, 5, 8, "é\n"),)),
     Lost((Death("a", 1, "killed", 7, -9, 1, 2),)),
     Returned((Attempt("a", 1),)),
     Need(("c0",)),
@@ -85,8 +88,14 @@ def test_every_kind_is_tested_here() -> None:
 
 def test_another_version_is_refused_with_both_versions() -> None:
     head, body = wire.pack(Heartbeat(0))
-    with pytest.raises(ProtocolError, match="protocol version 9; this side speaks version 3"):
+    with pytest.raises(ProtocolError, match="protocol version 9; this side speaks versions 3 to 4"):
         wire.from_manager([bytes((9, *head[1:])), body])
+
+
+def test_a_newer_kind_bears_its_version_and_the_others_theirs() -> None:
+    """So a peer of the version before reads all but what it does not know."""
+    assert wire.pack(Output(()))[0][0] == wire.version_of(Output) == 4
+    assert wire.pack(Heartbeat(0))[0][0] == 3
 
 
 def test_a_rejection_is_read_whatever_its_version() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record, sends
 from upon.dispatcher import protocol, wire
-from upon.dispatcher.instructions import Commit, Heard, RecordRead, ResultsStored, Send
+from upon.dispatcher.instructions import Commit, Heard, PublishOutput, RecordRead, ResultsStored, Send
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
 from upon.dispatcher.state import UNREAD
 from upon.messages import Cause, Failure, InvocationBatch, ItemFailure, Retry
+from upon.printed import OutputPiece
 
 
 class TestTurns:
@@ -92,3 +93,15 @@ def test_sizes_are_no_less_than_what_is_sent() -> None:
     task = Assignment("i" * 36, 1, "c" * 64, "fü" * 50, b"p" * 70, 5, 1.5, "cause")
     assert len(b"".join(wire.pack(protocol.Results((one,))))) <= wire.outcome_bytes(one)
     assert len(b"".join(wire.pack(protocol.Tasks.of((task,))))) <= wire.assignment_bytes(task)
+
+
+def test_output_of_the_attempt_under_way_is_published_and_no_other() -> None:
+    m = Machine()
+    m.do(ready(), record(0, "a"))
+    said = m.do(Heard("m1", protocol.Output((protocol.Piece("a", 1, 0, 2, "x\n"), protocol.Piece("b", 1, 0, 1, "y")))))
+    assert [one.piece for one in said if isinstance(one, PublishOutput)] == [
+        OutputPiece(id="a", attempt=1, start=0, end=2, text="x\n")
+    ]
+    m.do(ended("a"))
+    said = m.do(Heard("m1", protocol.Output((protocol.Piece("a", 1, 2, 4, "z\n"),))))
+    assert not [one for one in said if isinstance(one, PublishOutput)]

@@ -55,7 +55,7 @@ def test_output_without_end_is_cut_while_it_grows() -> None:
         assert not output.cut(descriptor)
         os.write(descriptor, b"x" * output.TOO_LONG + b"end")
         assert output.cut(descriptor)
-        assert os.fstat(descriptor).st_size == output.KEPT
+        assert os.fstat(descriptor).st_blocks * 512 <= 2 * output.KEPT
         os.write(descriptor, b" more")
         assert output.take(descriptor).endswith("end more")
     finally:
