@@ -154,14 +154,14 @@ class Book:
         heapq.heappush(self.alarms, (task.due, task.id))
 
     def due(self, mono: float) -> list[Task]:
-        """Return, once, the tasks whose wait is over."""
-        over = []
+        """Return the tasks whose wait is over, each once, though it may have begun to wait twice in one turn."""
+        over: dict[str, Task] = {}
         while self.alarms and self.alarms[0][0] <= mono:
             due, id = heapq.heappop(self.alarms)
             task = self.tasks.get(id)
             if task is not None and task.due == due and task.state in ("needs_code", "retrying"):
-                over.append(task)
-        return over
+                over[id] = task
+        return list(over.values())
 
     # ------------------------------------------------------------- what managers hold and was not read yet
 

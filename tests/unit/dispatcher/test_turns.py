@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record, sends
 from upon.dispatcher import protocol, wire
-from upon.dispatcher.instructions import Commit, Heard, PublishOutput, RecordRead, ResultsStored, Send
+from upon.dispatcher.attempts import CODE_PATIENCE
+from upon.dispatcher.instructions import (
+    CodeGone,
+    CodeKnown,
+    Commit,
+    Heard,
+    PublishOutput,
+    RecordRead,
+    ResultsStored,
+    Send,
+)
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
 from upon.dispatcher.state import UNREAD
 from upon.messages import Cause, Failure, InvocationBatch, ItemFailure, Retry
@@ -105,3 +115,12 @@ def test_output_of_the_attempt_under_way_is_published_and_no_other() -> None:
     m.do(ended("a"))
     said = m.do(Heard("m1", protocol.Output((protocol.Piece("a", 1, 2, 4, "z\n"),))))
     assert not [one for one in said if isinstance(one, PublishOutput)]
+
+
+def test_a_task_that_waits_for_its_code_twice_in_one_turn_fails_once() -> None:
+    m = Machine(code=False)
+    m.do(ready())
+    m.state.handle([record(0, "a"), CodeKnown("c0"), CodeGone("c0")], m.now())
+    m.wait(CODE_PATIENCE + 1)
+    assert m.result("a").status == "failed"
+    m.state.check_invariants()
