@@ -100,6 +100,8 @@ class Announcer:
             stragglers=stragglers(book.managers.values(), self._state.attempts.usual, time.monotonic()),
             draining=self._state.draining,
             closed=self._state.attempts.closed,
+            remembered=len(self._state.attempts.memo),
+            repeated=self._state.attempts.memo.hits,
         )
         return status
 

@@ -14,27 +14,29 @@ from itertools import islice
 
 import msgspec
 
-from upon.chains import to_environment
 from upon.dispatcher import protocol
 from upon.dispatcher.book import Book
 from upon.dispatcher.capacity import Manager
 from upon.dispatcher.instructions import PublishIntent, PublishOutput, PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.protocol import BATCH_BYTES, Assignment, Attempt, Outcome
+from upon.dispatcher.memo import Key, Memo
+from upon.dispatcher.protocol import BATCH_BYTES, Attempt, Outcome
 from upon.dispatcher.stragglers import UsualTimes
 from upon.dispatcher.tasks import (
     HELD,
     MAX_UNSTARTED_LOSSES,
     Task,
+    assignment_of,
     failure,
     instant,
     lost_failure,
     result_of,
     retry_delay,
+    start_of,
 )
 from upon.dispatcher.waiting import Lane, slots_of
 from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
-from upon.messages import Failure, Started
+from upon.messages import Failure
 from upon.portions import portions
 from upon.printed import OutputPiece
 
@@ -58,6 +60,7 @@ class Attempts:
         hold_until: monotonic s before which nothing is placed.
         timeout: s that a task may run which names no timeout itself; 0 = without end.
         random: numbers from 0 to 1, for the jitter of backoffs.
+        memo: results that may be given again.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class Attempts:
         hold_until: float,
         timeout: float,
         random: Callable[[], float],
+        memo: Memo,
     ) -> None:
         self.book, self.step = book, step
-        self.usual = UsualTimes()
+        self.usual, self.memo = UsualTimes(), memo
         self.hold_until, self._timeout, self._random = hold_until, timeout, random
         self.closed = False  # nothing is placed until somebody says so
         self._promised: list[Task] = []  # placed, and may begin from this turn on
@@ -91,8 +95,29 @@ class Attempts:
             held = self.hold_until if self.hold_until != float("inf") else 0.0
             task.due = max(self.step.now.mono, held)
             self.book.move(task, "retrying")
-        else:
+        elif task.memo is None or not self._is_repeated(task, task.memo):
             self.queue(task)
+
+    def _is_repeated(self, task: Task, key: Key) -> bool:
+        """Give a task the result of the same call, or let it wait for the one under way; False: it is to run."""
+        if (entry := self.memo.get(key, self.step.now.mono)) is not None:
+            task.manager, at = f"as {entry.id}", self.step.now.wall
+            self.finish(task, Outcome(task.id, 0, "succeeded", entry.payload, preview=entry.preview, finished=at))
+            return True
+        if self.memo.leads(key, task.id):
+            return False
+        if task.state != "alike":
+            self.book.move(task, "alike")
+        return True
+
+    def _remember(self, task: Task, outcome: Outcome, key: Key) -> None:
+        """A call that others may be the same as has ended: they have its value, or one of them runs."""
+        if outcome.status == "succeeded" and outcome.attempt and not outcome.bad_items:
+            self.memo.put(key, task.id, outcome.payload, outcome.preview, self.step.now.mono)
+        for id in self.memo.ended(key, task.id):
+            other = self.book.tasks.get(id)
+            if other is not None and other.state == "alike":
+                self.go_on(other)
 
     def try_again(self, task: Task) -> None:
         """The wait of a task that is to be tried again is over."""
@@ -151,7 +176,7 @@ class Attempts:
         while capacity.turned():  # somebody was kept for nothing: others may have him
             self._share_out(given)
         for id, all_tasks in given.items():
-            assignments = tuple(_assignment(task, self._timeout) for task in all_tasks)
+            assignments = tuple(assignment_of(task, self._timeout) for task in all_tasks)
             batches = portions(assignments, assignment_bytes, BATCH_BYTES) if len(assignments) > 1 else (assignments,)
             for batch in batches:
                 self.step.send(id, protocol.Tasks.of(batch))
@@ -202,7 +227,7 @@ class Attempts:
             task.dispatched, task.started, task.pid = wall, 0, 0
             task.sent = task.invocation.retry.attempts > 1
             if not task.sent:
-                self.step.add(PublishIntent(task.attempt, _start(task, 0)))
+                self.step.add(PublishIntent(task.attempt, start_of(task, 0)))
         if code not in manager.warm:
             self.book.capacity.warm(manager, code)
             self.step.add(SendCode(manager.id, code))
@@ -223,7 +248,7 @@ class Attempts:
         if task.spared:
             task.cancelled = task.spared = False
         self.book.move(task, "running")
-        self.step.add(PublishStarted(_start(task, begun.started)))
+        self.step.add(PublishStarted(start_of(task, begun.started)))
 
     def printed(self, manager: str, piece: protocol.Piece) -> None:
         if self._current(manager, piece.id, piece.attempt) is not None:
@@ -331,7 +356,7 @@ class Attempts:
     def _say_begun(self, task: Task, started: int) -> None:
         """Say in Kafka, for a later dispatcher, that an attempt had begun, unless that was said while it ran."""
         if task.state != "running":
-            self.step.add(PublishStarted(_start(task, started or self.step.now.wall, task.starts)))
+            self.step.add(PublishStarted(start_of(task, started or self.step.now.wall, task.starts)))
 
     def _again(self, task: Task, delay: float, *, first: bool = False) -> None:
         """Back to the queue, at once or after a wait.
@@ -360,6 +385,8 @@ class Attempts:
             kept, task.invocation = 0, msgspec.structs.replace(task.invocation, payload=b"")
         self.book.resize(task, kept + outcome_bytes(outcome))
         self.step.add(PublishResult(result_of(task, outcome, self.step.now.wall)))
+        if task.memo is not None:
+            self._remember(task, outcome, task.memo)
 
     def learn(self) -> None:
         """Take in, once a turn, how long calls took."""
@@ -371,17 +398,3 @@ class Attempts:
             ready.charge(account, seconds)
         self._times.clear()
         self._beyond.clear()
-
-
-def _start(task: Task, started: int, number: int = 0) -> Started:
-    """Return what is said of a start; `number`: which one it is, default: the one after those that are counted."""
-    worker = f"{task.manager}/{task.pid}" if task.pid else task.manager
-    return Started(id=task.id, started=started, attempt=number or task.starts + 1, worker=worker, group=task.group)
-
-
-def _assignment(task: Task, timeout: float) -> Assignment:
-    i = task.invocation
-    cause = to_environment(i.cause)
-    return Assignment(
-        i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout, cause, i.resources
-    )

@@ -56,6 +56,7 @@ from upon.dispatcher.instructions import (
     Tell,
     Tick,
 )
+from upon.dispatcher.memo import Memo
 from upon.dispatcher.past import Past
 from upon.dispatcher.publisher import Publisher
 from upon.dispatcher.recovery import horizon, past_of
@@ -131,8 +132,13 @@ class Dispatcher:
         self._publisher = Publisher(seat.outbox, self._topics, self._site, lambda ids: self._put(ResultsStored(ids)))
         self._codes = Codes(self._put, self._send_body)
         self._lacking: dict[str, dict[str, None]] = {}  # code → managers that wait for its body to be read
+        settings = seat.settings
         self._state = State(
-            past=found.past, session=term.session, closed=term.closed, timeout=self._settings.task_timeout
+            past=found.past,
+            session=term.session,
+            closed=term.closed,
+            timeout=settings.task_timeout,
+            memo=Memo(settings.memo_entries, settings.memo_bytes, settings.memo_age),
         )
         offsets = self._state.book.offsets
         for one, at in found.reader.positions.items():

@@ -46,6 +46,7 @@ from upon.dispatcher.instructions import (
     Step,
     Tick,
 )
+from upon.dispatcher.memo import Memo
 from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.dispatcher.roster import Roster
@@ -78,6 +79,7 @@ class State:
         timeout: s that a task may run which names no timeout itself; 0 = without end.
         max_tasks, max_bytes: bounds of the backlog.
         random: numbers from 0 to 1, for the jitter of backoffs.
+        memo: results that may be given again; default: none are.
     """
 
     def __init__(
@@ -92,9 +94,11 @@ class State:
         max_tasks: int = MAX_TASKS,
         max_bytes: int = MAX_BYTES,
         random: Callable[[], float] = random.random,
+        memo: Memo | None = None,
     ) -> None:
         self.book, self.step = Book(past, depths), Step()
-        self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random)
+        memo = Memo() if memo is None else memo
+        self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random, memo=memo)
         self.attempts.closed = closed
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
@@ -173,6 +177,11 @@ class State:
     def check_invariants(self) -> None:
         """Raise AssertionError unless all tables agree (for tests)."""
         self.book.check_invariants()
+        for task in self.book.tasks.values():
+            if task.state == "alike":
+                first = self.book.tasks.get(self.attempts.memo.leader(task.memo) or "") if task.memo else None
+                assert first is not None, f"{task.id} waits for nobody"
+                assert first.state != "done", f"{task.id} waits for what has ended"
         over = len(self.book.tasks) > self._max_tasks or self.book.bytes > self._max_bytes
         assert self.paused or not over, "over the bound and not paused"
         for partition, at in self.book.offsets.positions().items():
@@ -199,10 +208,13 @@ class State:
         """Send a new task on its way."""
         book = self.book
         if not (book.claims or book.early or book.cancels or book.starts or book.since):
-            self.attempts.queue(task)
+            self.attempts.go_on(task)
             return
         task.before = book.starts.pop(task.id, task.before)
         claim, early = book.claims.pop(task.id, None), book.take_early(task.id)
+        if claim is None and early is None and _age(task) < book.since:
+            book.move(task, "unsure")  # a cancel waits, too: it may be done
+            return
         cancelled = book.cancels.pop(task.id, None)
         if early is not None:
             self.attempts.settle(task, *early)
@@ -214,8 +226,6 @@ class State:
             if claim is not None:
                 self.step.send(claim[0], protocol.Cancel((Attempt(task.id, claim[1]),)))
             self.attempts.finish_cancelled(task, "before it was started")
-        elif _age(task) < book.since:
-            book.move(task, "unsure")
         else:
             self.attempts.go_on(task)
 
@@ -226,6 +236,8 @@ class State:
         for task in list(book.unsure.values()):
             if task.id in past.done:
                 book.move(task, "stored")
+            elif book.cancels.pop(task.id, None) is not None:
+                self.attempts.finish_cancelled(task, "before it was started")
             else:
                 task.before = past.starts.get(task.id, task.before)
                 self.attempts.go_on(task)
@@ -245,7 +257,7 @@ class State:
     def _cancel(self, id: str, running: bool) -> None:
         book = self.book
         task = book.tasks.get(id)
-        if task is None:
+        if task is None or task.state == "unsure":
             if not book.is_done(id):
                 before = book.cancels.pop(id, None)
                 book.cancels[id] = (self.step.now.mono + CANCEL_MEMORY, running or (before is not None and before[1]))
@@ -277,6 +289,9 @@ class State:
         manager = self.book.managers.get(id)
         if isinstance(message, protocol.Ready):
             self.roster.ready(id, message)
+            for attempt in message.held:  # what was unsure is known now: it had begun, perhaps
+                if attempt.id in self.book.tasks and (asked := self.book.cancels.pop(attempt.id, None)) is not None:
+                    self._cancel(attempt.id, asked[1])
             return
         if manager is None:
             if isinstance(message, protocol.Results):  # work that is done counts, whoever is known
@@ -315,7 +330,7 @@ class State:
         for task in book.due(mono):
             if task.state == "retrying":
                 self.attempts.try_again(task)
-            else:
+            elif task.state == "needs_code":  # it may have ended meanwhile, with one that was due before it
                 self.attempts.give_up_code(task)
         self.roster.tick()
         if not (book.claims or book.early) or self.paused:

@@ -10,9 +10,10 @@
                     ▼
     (result in Kafka) stored
 
+What is the same as a call under way, and may have its result, is `alike` until that has ended.
 What is older than what is known of the results is `unsure` first: done long ago, or to go its way.
-A manager that comes back takes `unsure`, `ready`, `retrying` and `needs_code` tasks that it still holds straight to
-`assigned`.
+A manager that comes back takes `unsure`, `alike`, `ready`, `retrying` and `needs_code` tasks that it still holds
+straight to `assigned`.
 Whatever becomes ready without its code being known goes to `needs_code` first; what is ready when its code goes from
 the registry goes back there.
 A cancelled task that no manager holds is done at once; one that runs is done when its manager says how it ended.
@@ -28,16 +29,21 @@ from typing import Literal
 from msgspec import Struct
 
 from upon import errors
+from upon.chains import to_environment
+from upon.dispatcher.memo import Key, key_of
 from upon.dispatcher.needs import Needs, needs_of
-from upon.dispatcher.protocol import Outcome
+from upon.dispatcher.protocol import Assignment, Outcome
 from upon.events import rfc3339
-from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Timings
+from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Started, Timings
 
-TaskState = Literal["arrived", "unsure", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"]
+TaskState = Literal[
+    "arrived", "unsure", "alike", "needs_code", "ready", "assigned", "running", "retrying", "done", "stored"
+]
 
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
-    "arrived": frozenset({"unsure", "needs_code", "ready", "assigned", "retrying", "done"}),
-    "unsure": frozenset({"needs_code", "ready", "assigned", "retrying", "done", "stored"}),
+    "arrived": frozenset({"unsure", "alike", "needs_code", "ready", "assigned", "retrying", "done"}),
+    "unsure": frozenset({"alike", "needs_code", "ready", "assigned", "retrying", "done", "stored"}),
+    "alike": frozenset({"needs_code", "ready", "assigned", "done"}),
     "needs_code": frozenset({"ready", "assigned", "done"}),
     "ready": frozenset({"assigned", "needs_code", "done"}),
     "assigned": frozenset({"running", "ready", "needs_code", "retrying", "done"}),
@@ -48,7 +54,7 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 }
 HELD: frozenset[TaskState] = frozenset({"assigned", "running"})
 """States in which a manager has the task."""
-FREE: frozenset[TaskState] = frozenset({"unsure", "needs_code", "ready", "retrying"})
+FREE: frozenset[TaskState] = frozenset({"unsure", "alike", "needs_code", "ready", "retrying"})
 """States in which a manager that says that it has the task is left at it."""
 MAX_UNSTARTED_LOSSES = 10
 """How often a task may be lost before it began; more, and it is suspected of killing its managers."""
@@ -86,6 +92,7 @@ class Task(Struct, eq=False):
     size: int = 0  # bytes held for it: payload, later its result's
     order: int = 0  # among those that wait (`waiting`)
     needs: Needs | None = None  # beside a slot
+    memo: Key | None = None  # what makes calls the same, if it may have another one's result
     charged: float = 0.0  # s that its account was charged for the attempt under way
     story: list[str] = []  # one line per attempt that was lost
     told: list[tuple[str, int]] = []  # others (manager, attempt) with an outcome of it
@@ -120,6 +127,7 @@ def new_task(invocation: Invocation, batch: InvocationBatch, position: tuple[int
         [position],
         size=len(invocation.payload),
         needs=needs_of(invocation) if invocation.resources is not None or invocation.limits else None,
+        memo=key_of(invocation) if invocation.memoize else None,
     )
 
 
@@ -198,4 +206,18 @@ def result_of(task: Task, outcome: Outcome, returned: int) -> Result:
         group=task.group,
         timings=timings,
         cause=invocation.cause,
+    )
+
+
+def start_of(task: Task, started: int, number: int = 0) -> Started:
+    """Return what is said of a start; `number`: which one it is, default: the one after those that are counted."""
+    worker = f"{task.manager}/{task.pid}" if task.pid else task.manager
+    return Started(id=task.id, started=started, attempt=number or task.starts + 1, worker=worker, group=task.group)
+
+
+def assignment_of(task: Task, timeout: float) -> Assignment:
+    i = task.invocation
+    cause = to_environment(i.cause)
+    return Assignment(
+        i.id, task.attempt, i.code, i.function, i.payload, i.items, i.timeout or timeout, cause, i.resources
     )

@@ -96,6 +96,7 @@ def fire(
         resources=rule.resources,
         priority=rule.priority,
         limits=rule.limits,
+        memoize=rule.memoize,
         retry=rule.retry,
         cause=replace(cause(rule, scope.event, recorded), root=root, chain=chain),
     )

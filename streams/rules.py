@@ -56,7 +56,7 @@ class Rule:
         args, kwargs: templates of a list and of a mapping.
         outputs: files that its function writes, for which it does not fire.
         timeout: s for one attempt; 0 = none.
-        resources, priority, limits: as in an invocation.
+        resources, priority, limits, memoize: as in an invocation.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Rule:
     resources: Resources | None = None
     priority: int = 0
     limits: dict[str, int] = field(default_factory=dict)
+    memoize: bool = False
     retry: Retry = field(default_factory=Retry)
     description: str = ""
     enabled: bool = True
@@ -200,6 +201,7 @@ def _compile(spec: Any, revision: int) -> tuple[Rule | None, list[Problem]]:
         resources=requirements.resources(**shape.run.resources.model_dump()),
         priority=shape.run.priority,
         limits=shape.run.limits,
+        memoize=shape.run.memoize,
         retry=_retry(shape.run.retry),
         description=shape.description,
         enabled=shape.enabled,

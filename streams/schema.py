@@ -136,6 +136,9 @@ class RunSpec(_Spec):
     limits: Annotated[dict[StrictStr, StrictInt], AfterValidator(_limits)] = Field(
         default={}, description="name → how many tasks that name it, of any rule or caller, may run at a site at once"
     )
+    memoize: StrictBool = Field(
+        default=False, description="the result of the same call, with the same arguments, may be given instead"
+    )
     retry: RetrySpec = Field(default_factory=RetrySpec, description="when a failed attempt is tried again")
 
 

@@ -27,6 +27,7 @@ async def invoke(service: Service, request: web.Request) -> web.Response:
         resources=new.resources,
         priority=new.priority,
         limits=new.limits,
+        memoize=new.memoize,
     )
 
     async def submit() -> None:

@@ -98,6 +98,8 @@ def site(status: SiteStatus, up: bool) -> api.Site:
         queued=status.queued,
         running=status.running,
         draining=up and status.draining,
+        remembered=status.remembered if up else 0,
+        repeated=status.repeated,
         slots=sum(one.slots for one in status.managers) if up else 0,
         busy=sum(one.busy for one in status.managers) if up else 0,
         managers=[

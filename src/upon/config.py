@@ -199,6 +199,15 @@ class Settings(BaseSettings):
     task_timeout: Annotated[float, BeforeValidator(parse_duration)] = Field(
         0.0, description="how long a task may run whose rule or caller names no timeout, such as 30m; 0 = without end"
     )
+    memo_entries: int = Field(
+        100_000, ge=0, description="results that a site may give again for the same call (memoize), at most; 0 = none"
+    )
+    memo_bytes: Annotated[int, BeforeValidator(parse_size)] = Field(
+        256 * 2**20, ge=0, description="bytes of them, at most, such as 1GB"
+    )
+    memo_age: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        86400.0, ge=0, description="how long one is given again, such as 12h; 0 = as long as its dispatcher runs"
+    )
     chain_limit: int = Field(
         8, ge=1, description="how often a rule may fire in one chain of events and tasks before it is stopped"
     )

@@ -9,9 +9,8 @@
     upon.choices              SiteChoices
     upon.deadletter           DeadLetter | Resolved
 
-Guarantees: a field is never renamed or reused; a new field has a default, so old records stay readable and
-old readers ignore it. A record's `format` (absent = 1) rises only when older readers must refuse it.
-All times are integers, nanoseconds since the epoch (UTC), 0 = not yet. All durations are seconds, float.
+Guarantees: a field is never renamed or reused, and a new one has a default: old records stay readable. A record's
+`format` (absent = 1) rises only when older readers must refuse it. Times are ns since the epoch, durations seconds.
 
 Not here: events (`upon.events`), the service's requests (`upon.api`), ZeroMQ's frames (`upon.dispatcher.protocol`).
 """
@@ -35,7 +34,6 @@ MAX_DESCRIPTION = 32 * 1024
 """Bytes: what an invocation may have beside its payload (names, retry, cause), so that its result has room for it."""
 COALESCE_BYTES = 1024 * 1024
 """Bytes: whoever gathers invocations or results into a batch starts a new one past this."""
-
 CODE_KEY = b"code/"
 """What the keys of the registry's records of code begin with."""
 
@@ -103,6 +101,7 @@ class Invocation(Message, frozen=True, kw_only=True):
     resources: Resources | None = None  # None: the default
     priority: int = 0  # among the tasks of one group, rule or caller: higher goes first
     limits: dict[str, int] = {}  # name → how many tasks that name it may be at a site's managers at once
+    memoize: bool = False  # the result of the same call may be given instead
 
 
 class InvocationBatch(Message, frozen=True, kw_only=True):
@@ -300,6 +299,8 @@ class SiteStatus(Message, frozen=True, kw_only=True):
     running: int = 0
     draining: bool = False  # nothing new is started: it is closed, or about to stop
     closed: bool = False  # somebody wants nothing started there, until it is opened again: its next dispatcher, too
+    remembered: int = 0  # results that may be given again
+    repeated: int = 0  # how often one was
     stragglers: tuple[Straggler, ...] = ()  # those that run the longest, a few
 
     def holds_after(self, before: SiteStatus | None) -> bool:

@@ -50,22 +50,32 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def made() -> Callable[[], tuple[int, str | None]]:
-    """Return what a task sees of its node, as a function that travels by value."""
-    return lambda: (
-        __import__("time").sleep(0.1),
-        (len(os.sched_getaffinity(0)), os.environ.get("CUDA_VISIBLE_DEVICES")),
-    )[1]
+def made() -> Callable[[str, int], tuple[int, str | None]]:
+    """Return what a task sees of its node, as a function that travels by value; it waits until so many are there."""
+
+    def seen(folder: str, count: int) -> tuple[int, str | None]:
+        import os
+        import pathlib
+        import time
+
+        pathlib.Path(folder, str(os.getpid())).touch()
+        while len(os.listdir(folder)) < count:
+            time.sleep(0.005)
+        return len(os.sched_getaffinity(0)), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    return seen
 
 
 async def test_a_task_sees_its_own_cores_and_accelerators_and_the_next_one_all_again(
     kafka: str, topics: Topics, tmp_path: Path
 ) -> None:
     async with site(kafka, topics, tmp_path) as f:
-        (before,) = await run(f, made(), "before")
-        gpu = Resources(accelerators=1)
-        a, b = await run(f, made(), "a", "b", resources=gpu)
-        (after,) = await run(f, made(), "after")
+        alone, both = tmp_path / "alone", tmp_path / "both"
+        alone.mkdir()
+        both.mkdir()
+        (before,) = await run(f, made(), "before", args=(str(alone), 1))
+        a, b = await run(f, made(), "a", "b", args=(str(both), 2), resources=Resources(accelerators=1))
+        (after,) = await run(f, made(), "after", args=(str(alone), 1))
         assert loads(after.payload) == loads(before.payload)
         own = [loads(one.payload) for one in (a, b)]
         assert {device for _, device in own} == {"g0", "g1"}
@@ -126,3 +136,18 @@ async def test_what_cannot_be_is_a_dead_letter_and_stops_nobody(kafka: str, topi
         (good,) = await run(f, lambda: 1, "good")
         assert good.status == "succeeded"
         assert {one.id for one in f.results} == {"good"}
+
+
+async def test_the_same_call_runs_once_where_it_may(kafka: str, topics: Topics, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+
+    def marked(path: str, value: int) -> int:
+        with open(path, "a") as file:
+            file.write(f"{value}\n")
+        return value * 2
+
+    async with site(kafka, topics, tmp_path / "home") as f:
+        results = await run(f, marked, *(f"m{n}" for n in range(20)), args=(str(marks), 4), memoize=True)
+        assert [loads(one.payload) for one in results] == [8] * 20
+        assert marks.read_text() == "4\n"
+        assert [one.attempts for one in results] == [1] + [0] * 19

@@ -103,6 +103,7 @@ class NewInvocation(Body, frozen=True, kw_only=True):
     resources: Resources | None = None  # what it has for itself: cores, memory in bytes, accelerators
     priority: int = 0  # among the caller's tasks; higher ones begin first
     limits: dict[str, int] = {}  # name → how many tasks that name it may run at a site at once
+    memoize: bool = False  # the result of the same call may be given instead
     id: str | None = None  # own id: sent twice, it runs once
     group: str = ""  # whoever is attached to this group has the result pushed
 
@@ -253,6 +254,8 @@ class Site(Body, frozen=True, kw_only=True):
     managers: list[Manager]
     stragglers: list[Straggler] = []
     draining: bool = False  # nothing new is started there
+    remembered: int = 0  # results that may be given again (memoize)
+    repeated: int = 0  # how often one was
 
 
 class Drain(Body, frozen=True, kw_only=True):

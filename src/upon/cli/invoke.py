@@ -33,6 +33,9 @@ def invoke(
     memory: Annotated[str | None, typer.Option(help="memory that it may take, such as 4GB", metavar="SIZE")] = None,
     accelerators: Annotated[int | None, typer.Option(min=0, help="GPUs and the like that it has for itself")] = None,
     priority: Annotated[int | None, typer.Option(help="among your tasks; higher ones begin first")] = None,
+    memoize: Annotated[
+        bool, typer.Option("--memoize", help="take the result of the same call, if there is one")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="print the result, or the task's id at once")] = True,
     home: HomeOption = None,
 ) -> None:
@@ -44,7 +47,9 @@ def invoke(
 
     keywords = json_object(kwargs, "--kwargs")
     arguments = [value(one) for one in args or ()]
-    asked = Options().but(timeout=timeout, cores=cores, memory=memory, accelerators=accelerators, priority=priority)
+    asked = Options().but(
+        timeout=timeout, cores=cores, memory=memory, accelerators=accelerators, priority=priority, memoize=memoize
+    )
     with connect(home) as client:
         id = client.start(function, arguments, keywords, site=site, options=asked)
         if not wait:

@@ -75,6 +75,8 @@ def show(
     closed = "; it starts nothing more (upon sites resume)" if site.draining else ""
     typer.echo(f"{site.name} is {site.state}: {site.running} running, {site.queued} waiting{closed}")
     print_table(("manager", "host", "busy", "free", "python", "workers"), rows, "no manager is there")
+    if site.remembered:
+        typer.echo(f"{site.remembered:,} results are remembered; one was given again {site.repeated:,} times")
     for one in site.stragglers:
         typer.echo(f"task {one.id} ({one.function}) runs for {one.ran:.0f} s; usually it takes {one.usual:.1f} s")
 

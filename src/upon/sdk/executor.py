@@ -138,6 +138,7 @@ class Submitter(futures.Executor):
         accelerators: int | None = None,
         priority: int | None = None,
         limits: Mapping[str, int] | None = None,
+        memoize: bool | None = None,
     ) -> Submitter:
         """Return a view of this executor that submits with other options; what is not given stays as it is here.
 
@@ -156,6 +157,8 @@ class Submitter(futures.Executor):
             priority: from -1000 to 1000; among the tasks of this executor, higher ones begin first.
             limits: names, such as ``{"detector": 1}``: of all tasks that name it, so many are at the site's managers at
                 once.
+            memoize: the site may give the value of the same call (the same code and arguments) in place of running it
+                again: for functions that have no effect beside their value.
 
         Raises:
             InputError: a value is out of range.
@@ -169,6 +172,7 @@ class Submitter(futures.Executor):
             accelerators=accelerators,
             priority=priority,
             limits=limits,
+            memoize=memoize,
         )
         return Submitter(self._connect, given)
 
@@ -193,6 +197,7 @@ class Submitter(futures.Executor):
             resources=self._options.resources,
             priority=self._options.priority,
             limits=self._options.limits,
+            memoize=self._options.memoize,
         )
         try:
             connection.submit(invocation, code, future)

@@ -21,10 +21,11 @@ class Options:
     resources: Resources | None = None
     priority: int = 0
     limits: dict[str, int] = field(default_factory=dict)
+    memoize: bool = False
 
     def described(self) -> dict[str, Any]:
         """Return them by the names that an invocation has for them, without the retry policy."""
-        return {name: getattr(self, name) for name in ("timeout", "resources", "priority", "limits")}
+        return {name: getattr(self, name) for name in ("timeout", "resources", "priority", "limits", "memoize")}
 
     def but(
         self,
@@ -37,6 +38,7 @@ class Options:
         accelerators: int | None = None,
         priority: int | None = None,
         limits: Mapping[str, int] | None = None,
+        memoize: bool | None = None,
     ) -> Options:
         """Return these options, except for what is given: see `Executor.options`.
 
@@ -65,4 +67,6 @@ class Options:
             given["priority"] = requirements.priority(priority)
         if limits is not None:
             given["limits"] = requirements.limits(limits)
+        if memoize is not None:
+            given["memoize"] = bool(memoize)
         return replace(self, **given)

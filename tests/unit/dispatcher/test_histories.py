@@ -39,6 +39,7 @@ from upon.dispatcher.instructions import (
     SendCode,
     Tick,
 )
+from upon.dispatcher.memo import Memo
 from upon.dispatcher.past import Past
 from upon.dispatcher.protocol import Attempt, Outcome
 from upon.dispatcher.state import State
@@ -77,6 +78,8 @@ NEEDS: list[dict[str, Any]] = [
     {"limits": {"beam": 1}},
     {"resources": Resources(cores=2, memory=3), "limits": {"beam": 2}},
     {"priority": -1},
+    {"memoize": True},
+    {"memoize": True},
 ]
 
 
@@ -133,7 +136,11 @@ class Histories(RuleBasedStateMachine):
         """A new dispatcher, which knows what is in Kafka."""
         open_ = [times[at] for times, at in zip(self.recorded, self.committed, strict=True) if at < len(times)]
         self.state = State(
-            past=self.past(min(open_, default=self.clock)), session=f"s{self.mono}", max_tasks=12, random=lambda: 1.0
+            past=self.past(min(open_, default=self.clock)),
+            session=f"s{self.mono}",
+            max_tasks=12,
+            random=lambda: 1.0,
+            memo=Memo(2, 1000),
         )
         self.published, self.unstored, self.paused = {}, [], False
         self.read = list(self.committed)
@@ -181,9 +188,11 @@ class Histories(RuleBasedStateMachine):
         self.state.check_invariants()
         ready = {task.id: task for task in self.state.book.ready}
         retries = [id for id, task in ready.items() if task.starts > starts.get(id, 0)]
-        if retries:  # a retry overtakes nobody
-            order = self.order()
-            behind = [id for id in waiting if id in ready and order.index(id) > min(map(order.index, retries))]
+        order = self.order() if retries else []
+        for retry in retries:  # a retry overtakes nobody, but for those of lower priority
+            least = ready[retry].invocation.priority
+            others = [id for id in waiting if id in ready and ready[id].invocation.priority >= least]
+            behind = [id for id in others if order.index(id) > order.index(retry)]
             assert not behind, f"{retries} went in front of {behind}"
 
     def order(self) -> list[str]:

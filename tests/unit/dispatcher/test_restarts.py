@@ -159,4 +159,19 @@ class TestWhatIsLongDone:
     def test_it_can_be_cancelled_meanwhile(self) -> None:
         m = Machine(past=past(since=100))
         m.do(fired("a", 50), CancelAsked(("a",)))
+        assert m.results == {}, "it may be done"
+        m.do(PastRead(past(done="b")))
         assert m.result("a").status == "cancelled"
+
+    def test_a_cancel_of_what_was_done_makes_no_second_result(self) -> None:
+        for first in (True, False):
+            m = Machine(past=past(since=100))
+            asked, read = CancelAsked(("a",)), fired("a", 50)
+            m.do(*((asked, read) if first else (read, asked)), PastRead(past(done="a")))
+            assert m.results == {}
+
+    def test_a_cancel_reaches_the_manager_that_turns_out_to_have_it(self) -> None:
+        m = Machine(past=past(since=100))
+        m.do(fired("a", 50), CancelAsked(("a",)))
+        m.do(ready(held=(Attempt("a", 1),)))
+        assert m.sent(protocol.Cancel)[0].attempts == (Attempt("a", 1),)
