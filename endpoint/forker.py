@@ -32,6 +32,7 @@ class Forker:
     Args:
         environment: what functions see of the environment.
         door: address of the manager's back door; empty: there is none.
+        cgroup: path of the one for the parent and its workers; empty: there is none.
         descriptor_limit: soft limit of open files that functions are to have; 0: as this process has it.
         descriptors: opens a worker's ends of its channel, and returns stream, tokens, output.
         sent: a worker's ends are on their way, and may be closed here.
@@ -47,6 +48,7 @@ class Forker:
         self,
         environment: dict[str, str],
         door: str,
+        cgroup: str,
         descriptor_limit: int,
         *,
         descriptors: Callable[[int], list[int]],
@@ -66,7 +68,7 @@ class Forker:
         self._control.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno()), door],
+                [sys.executable, "-P", "-m", "upon.endpoint.parent", str(theirs.fileno()), door, cgroup],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,

@@ -100,7 +100,8 @@ class Manager:
         )
         environment = allowed(os.environ, settings.worker_environment)
         environment |= told(settings.store_folder, settings.inline_limit)
-        self._workers = Workers(self, environment, settings.workers)
+        cgroups = settings.places.endpoint(settings.site) / "cgroups"
+        self._workers = Workers(self, environment, settings.workers, cgroups)
         self._watching = Watching(
             self._pool,
             self._workers,

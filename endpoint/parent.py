@@ -9,8 +9,8 @@ A fork of this process costs about a millisecond; a new interpreter with its imp
 
 Guarantees: when the manager is gone (the socket ends), all workers and whatever they started are killed and this
 process exits; when this process is gone, Linux kills the workers. A process id is never signalled after it was
-reaped, and what a function started dies with its worker, before that worker's end is reported: its group, and on
-Linux what had left the group as well, for it becomes a child of this process.
+reaped, and what a function started dies with its worker, before that worker's end is reported: its process group, and
+on Linux what had left that as well, for it is in the worker's cgroup, and becomes a child of this process.
 Deliberately absent: decisions (`upon.endpoint.pool`), tasks (they go from manager to worker directly).
 """
 
@@ -26,6 +26,7 @@ import struct
 import sys
 from collections.abc import Iterator
 
+from upon.endpoint.cgroups import Nest
 from upon.endpoint.descendants import become_subreaper, death_signal, end_children, kill_children
 from upon.endpoint.worker import work
 
@@ -40,10 +41,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 def main() -> None:
     """Serve the manager at the other end of the socket whose descriptor is the first argument.
 
-    The second one is the address of its back door (`upon.endpoint.worker`).
+    The second one is the address of its back door (`upon.endpoint.worker`), the third one the path of the cgroup for
+    this process and the workers; each may be empty.
     """
     control = socket.socket(fileno=int(sys.argv[1]))
-    door = sys.argv[2]
+    door, cgroup = sys.argv[2:4]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C is for the manager, whose end is ours
     null = os.open(os.devnull, os.O_RDONLY)
@@ -52,12 +54,12 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # keeps the pages of what is imported shared with the workers
     become_subreaper()
-    _Parent(control, door).serve()
+    _Parent(control, door, Nest(cgroup)).serve()
 
 
 class _Parent:
-    def __init__(self, control: socket.socket, door: str) -> None:
-        self._control, self._door = control, door
+    def __init__(self, control: socket.socket, door: str, nest: Nest) -> None:
+        self._control, self._door, self._nest = control, door, nest
         self._pids: dict[int, int] = {}  # worker → process id, of those not reaped
         self._workers: dict[int, int] = {}  # process id → worker
         self._die_with_me = death_signal()
@@ -95,6 +97,7 @@ class _Parent:
         with contextlib.suppress(ChildProcessError):
             while True:  # where children cannot be listed
                 os.waitpid(-1, 0)
+        self._nest.close()
 
     def _request(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, 3)
@@ -113,17 +116,19 @@ class _Parent:
 
     def _fork(self, worker: int, descriptors: list[int]) -> None:
         parent = os.getpid()
+        self._nest.add(worker)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal in the child must not reach our pipe
         try:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._nest.remove(worker)
             self._report(EXITED, worker, 0, error.errno or 1)
             return
         if pid == 0:
             code = 1
             try:
-                self._become_worker(parent)
+                self._become_worker(worker, parent)
                 stream, tokens, output = descriptors
                 work(stream, tokens, output, self._door)
                 code = 0
@@ -135,8 +140,9 @@ class _Parent:
         self._pids[worker], self._workers[pid] = pid, worker
         self._report(FORKED, worker, pid, 0)
 
-    def _become_worker(self, parent: int) -> None:
+    def _become_worker(self, worker: int, parent: int) -> None:
         os.setsid()
+        self._nest.enter(worker)
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -152,12 +158,16 @@ class _Parent:
         pid = self._pids.get(worker)
         if pid is None:
             return
+        self._nest.kill(worker)
         _kill_group(pid)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it may not have its own group yet
+            os.kill(pid, signal.SIGKILL)  # it may not have its own groups yet
 
     def _reap(self) -> None:
         dead = [(self._workers.pop(pid), pid, code) for pid, code in _dead_children() if pid in self._workers]
+        self._nest.tidy()
+        for worker, _, _ in dead:
+            self._nest.remove(worker)
         kill_children(spare=self._workers)  # what a dead worker left; its death brings us back here, for its children
         for worker, pid, code in dead:
             del self._pids[worker]

@@ -21,18 +21,20 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from upon.endpoint import output
+from upon.endpoint.cgroups import GONE_WITHIN, Cgroup, make, sweep
 from upon.endpoint.channel import TOKEN, Frames, FromWorker, ToWorker, frame, from_worker
 from upon.endpoint.descendants import become_subreaper, children, kill_children
-from upon.endpoint.forker import IN_FLIGHT, Forker
+from upon.endpoint.descriptors import make_room
+from upon.endpoint.forker import Forker
 from upon.endpoint.parent import EXITED
-from upon.errors import ConfigError, UponError
+from upon.errors import UponError
 from upon.logs import get_logger
-from upon.machine import descriptor_limit, raise_descriptor_limit
 
 log = get_logger(__name__)
 
@@ -44,33 +46,8 @@ STUCK = 10.0
 file system that does not answer, and dies when that lets it go, without another step of its function."""
 SWEEP = 0.02
 """Seconds between two looks for what a dead parent's workers have left."""
-EACH = 4
-"""Descriptors that a worker takes of its manager."""
-OTHERS = 100
-"""Descriptors that a manager needs beside those, generously."""
 LAST_WORDS = 64 * 1024 * 1024
 """Bytes that a worker may say at the back door; past them nobody listens."""
-
-
-def make_room(workers: int) -> int:
-    """See that this process may have as many files open as so many workers need.
-
-    Returns:
-        The limit as it was, if it was raised: functions are to have that one. Else 0.
-
-    Raises:
-        ConfigError: the system does not allow so many.
-    """
-    needed, before = EACH * workers + IN_FLIGHT + OTHERS, descriptor_limit()
-    if needed <= before:
-        return 0
-    if (limit := raise_descriptor_limit(needed)) < needed:
-        most = max(1, (limit - IN_FLIGHT - OTHERS) // EACH)
-        raise ConfigError(
-            f"the manager of {workers} workers needs {needed} open files and the system allows it {limit}: raise the "
-            f"hard limit (`ulimit -Hn {needed}`, limits.conf, LimitNOFILE), or set UPON_WORKERS to {most} or less"
-        )
-    return before
 
 
 class Events(Protocol):
@@ -120,25 +97,31 @@ class Workers:
         events: who is told.
         environment: what functions see of the environment.
         count: how many workers there will be at a time.
+        cgroups: folder that remembers where this home's managers have some; default: none are made.
 
     Raises:
         ConfigError: this process may not have as many open files as so many workers need.
     """
 
-    def __init__(self, events: Events, environment: dict[str, str], count: int) -> None:
+    def __init__(self, events: Events, environment: dict[str, str], count: int, cgroups: Path | None = None) -> None:
         self._events, self._environment, self._limit = events, environment, make_room(count)
         self._loop = asyncio.get_running_loop()
         self._channels: dict[int, Channel] = {}
-        self._closed = False
+        self._closed, self._notes = False, cgroups
+        self._left: list[Cgroup] = []  # of parents that are dead
         self._open_door()
         self._others = children()  # what this process has started apart from us is not ours to end
         become_subreaper()  # what workers started comes to us if the parent dies
+        if cgroups is not None:
+            sweep(cgroups)
         self._start_parent()
 
     def _start_parent(self) -> None:
+        self._cgroup = make(self._notes) if self._notes is not None else None
         self._parent = Forker(
             self._environment,
             self._address,
+            str(self._cgroup.path) if self._cgroup is not None else "",
             self._limit,
             descriptors=self._open,
             sent=self._sent,
@@ -209,6 +192,11 @@ class Workers:
         self._parent.close()
         if not self._parent.wait():
             self._kill_groups()
+        if self._cgroup is not None:
+            self._left.append(self._cgroup)
+        for one in self._left:
+            one.kill()
+            one.remove(GONE_WITHIN)
         for channel in self._channels.values():
             self._loop.remove_reader(channel.stream)
             self._loop.remove_writer(channel.stream)
@@ -345,6 +333,9 @@ class Workers:
 
     def _parent_gone(self) -> None:
         unasked = self._parent.close()
+        if self._cgroup is not None:
+            self._cgroup.kill()
+            self._left.append(self._cgroup)
         code = self._parent.end()
         self._kill_groups()
         if not self._parent.proved:
@@ -367,11 +358,15 @@ class Workers:
     def _sweep(self) -> None:
         """End what the dead parent's workers had started: it has become ours, and so will its children."""
         spared = (self._parent.pid, *self._others)
-        if not self._closed and kill_children(spare=spared):
-            for pid in children():
-                if pid not in spared:
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
+        if self._closed:
+            return
+        killed = kill_children(spare=spared)
+        for pid in children() if killed else ():
+            if pid not in spared:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        self._left = [one for one in self._left if not one.remove()]
+        if killed or self._left:
             self._loop.call_later(SWEEP, self._sweep)
 
     def _kill_groups(self) -> None:

@@ -16,9 +16,10 @@ import pytest
 from tests.integration.managing import PATIENCE, PROGRAM
 from upon.endpoint import workers as module
 from upon.endpoint.channel import FromWorker
+from upon.endpoint.descriptors import EACH, make_room
 from upon.endpoint.environment import allowed
 from upon.endpoint.forker import IN_FLIGHT
-from upon.endpoint.workers import EACH, Workers, make_room
+from upon.endpoint.workers import Workers
 
 
 class Heard:
