@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import threading
 from collections import ChainMap
 from collections.abc import Callable
 from types import CodeType, FunctionType
@@ -27,11 +26,12 @@ import cloudpickle
 from cloudpickle import cloudpickle as inner
 
 from upon.code_hash import IDENTITY, code_hash
+from upon.locks import lock
 
 _FILE_NAME = 10
 """Where a code object's arguments have the name of its file, in Python 3.10 and later."""
 _IDENTITY_AT = {inner._make_skeleton_class: 4, inner._make_skeleton_enum: 5}
-_lock = threading.RLock()
+_lock = lock()
 
 
 def dumps(value: Any) -> bytes:

@@ -3,6 +3,7 @@
     client.py      Client: events, functions, rules, tasks, sites, by hand
     executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
     future.py      the future of a task                  functions.py  function → code, which modules travel
+    tasks.py      tasks, those of a group too            rules.py, deadletters.py  further parts of Client
     watching.py    events and tasks as they change, tasks to wait for
     connection.py  the WebSocket, with reconnect             ledger.py    what is sent, acknowledged, unfinished (pure)
     dialing.py     opening it, again and again           delivery.py  results to futures, in a thread of their own

@@ -26,7 +26,6 @@ from upon.chains import descending
 from upon.errors import FunctionNotFound, TaskNotFound
 from upon.events import Event
 from upon.ids import new_id
-from upon.messages import Status
 from upon.sdk import functions
 from upon.sdk.connection import Connection
 from upon.sdk.deadletters import DeadLetters
@@ -37,6 +36,7 @@ from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
 from upon.sdk.target import Finder
+from upon.sdk.tasks import Tasks
 from upon.sdk.watching import Changes, Outcomes
 from upon.store.payloads import Payloads
 from upon.store.reference import ARGUMENTS, MAX_SIZE, is_reference
@@ -47,7 +47,7 @@ APPEAR = 3.0
 """Seconds that a task may take from its invocation until the task store knows it."""
 
 
-class Client(DeadLetters, Output, Rules):
+class Client(DeadLetters, Output, Rules, Tasks):
     """A client of the service. Threads may share it; a forked child may go on using it.
 
     Args:
@@ -230,43 +230,6 @@ class Client(DeadLetters, Output, Rules):
         body = self._new(function, args, kwargs or {}, site, options or Options(), new_id(), "")
         return self._rest.ask("POST", path("invocations"), api.Submitted, body).id
 
-    def tasks(
-        self,
-        *,
-        status: Status | None = None,
-        rule: str | None = None,
-        function: str | None = None,
-        site: str | None = None,
-        group: str | None = None,
-        subject: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        after: str | None = None,
-        details: bool = False,
-        limit: int | None = None,
-    ) -> list[api.Task]:
-        """Return tasks, newest first, without their results.
-
-        Args:
-            subject: only tasks whose event has this subject.
-            since, until: RFC 3339, when they were submitted.
-            after: the last id of the page before.
-            details: with results and output, where they are small.
-            limit: how many at most, default 50.
-        """
-        with_details = "true" if details else None
-        where = path("tasks", status=status, rule=rule, function=function, site=site, group=group, subject=subject,
-                     since=since, until=until, after=after, details=with_details, limit=limit)  # fmt: skip
-        return self._rest.ask("GET", where, list[api.Task])
-
-    def task(self, id: str | TaskFuture[Any]) -> api.Task:
-        """Return a task with its timings and its result, if that is plain data.
-
-        Raises:
-            TaskNotFound: no such task.
-        """
-        return self._rest.ask("GET", path("tasks", id_of(id)), api.Task)
-
     def wait(self, id: str | TaskFuture[Any], timeout: float | None = None) -> Any:
         """Wait for a task, whoever submitted it, and return its value.
 
@@ -285,26 +248,6 @@ class Client(DeadLetters, Output, Rules):
                 raise TimeoutError(f"task {id.id} is not done yet; it runs on") from None
         self._await_known(id_of(id), deadline)
         return self._known_outcomes().wait(id_of(id), deadline)
-
-    def cancel(self, id: str | TaskFuture[Any]) -> None:
-        """Ask that a task does not run, or not run on; one that is done stays as it is.
-
-        Raises:
-            TaskNotFound: no such task.
-        """
-        self._rest.ask("POST", path("tasks", id_of(id), "cancel"), type(None))
-
-    def retry_tasks(self, choice: api.TaskChoice) -> api.Dealt:
-        """Do tasks that failed (or were cancelled) once more, each as a further generation of the same task.
-
-        Returns:
-            What is done again, what cannot be and why; `after` if there may be more: ask again with it.
-        """
-        return self._rest.ask("POST", path("tasks", "retry"), api.Dealt, choice)
-
-    def cancel_tasks(self, choice: api.TaskChoice) -> api.Dealt:
-        """Ask that tasks do not run, or not run on. Returns as `retry_tasks`."""
-        return self._rest.ask("POST", path("tasks", "cancel"), api.Dealt, choice)
 
     # ── sites ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -55,7 +55,6 @@ MAX_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)  # in a user's process: theirs to configure
 
-
 Pushed = EventSeen | TaskChanged
 _Post = tuple[Invocation, FunctionCode | None, Waiter] | str | Callable[[Ledger[Waiter]], None]
 
@@ -67,10 +66,10 @@ class Connection:
         find: returns where the service is; asked at each attempt.
         site: where submitted invocations go.
         watch: what to have pushed; see `on_pushed`.
-        on_pushed: called with each pushed frame, in the I/O thread.
-        on_end: called with the error when the connection is given up, in the I/O thread.
+        on_pushed, on_end: called in the I/O thread, with each pushed frame; with the error that ended the connection.
         patience: seconds to heal a loss.
         payloads: reads the results' payloads; default: none through a store.
+        group: under which name the service knows who waits here; default a new one.
     """
 
     def __init__(
@@ -83,10 +82,11 @@ class Connection:
         on_end: Callable[[UponError], None] | None = None,
         patience: float = PATIENCE,
         payloads: Payloads | None = None,
+        group: str = "",
     ) -> None:
         self.payloads = payloads or Payloads(lambda: Where(None))
         self._dialer, self._patience, self._on_pushed, self._on_end = Dialer(find), patience, on_pushed, on_end
-        self._ledger: Ledger[Waiter] = Ledger(group=new_id(), site=site, watch=watch)
+        self._ledger: Ledger[Waiter] = Ledger(group=group or new_id(), site=site, watch=watch)
         self._intake: deque[_Post] = deque()
         self._waking = False
         self._taken_bytes = 0
@@ -143,20 +143,19 @@ class Connection:
         self._intake.append(task)
         self._wake()
 
-    def want(self, task: str, waiter: Waiter) -> None:
-        """Ask for the result of a task of any group; it is pushed if the task is done. Raises as `submit`."""
-        with self._room:
-            if self._ended is not None:
-                raise self._ended
-            self._intake.append(lambda ledger: ledger.want([task], [waiter]))
-        self._wake()
+    def want(self, tasks: Sequence[str], waiters: Sequence[Waiter], sites: Sequence[str] = ()) -> None:
+        """Ask for the results of tasks (at `sites`); of this group's also if they are not done. Raises as `submit`."""
+        self._have(lambda ledger: ledger.want(tasks, waiters, sites))
 
     def expect(self, task: str, site: str, waiter: Waiter) -> None:
         """Wait for a task that is about to be submitted in another way, for `group`. Raises as `submit`."""
+        self._have(lambda ledger: ledger.expect(task, site, waiter))
+
+    def _have(self, post: Callable[[Ledger[Waiter]], None]) -> None:
         with self._room:
             if self._ended is not None:
                 raise self._ended
-            self._intake.append(lambda ledger: ledger.expect(task, site, waiter))
+            self._intake.append(post)
         self._wake()
 
     def spare(self, tasks: Sequence[str]) -> None:
@@ -257,7 +256,11 @@ class Connection:
             self._make_room()
         if self._ended is not None:
             self._give_up(self._ended)
-        elif self._closing and ledger.is_idle:
+        else:
+            self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._closing and self._ledger.is_idle and not self._intake:
             self._idle.set()
 
     async def _run(self) -> None:
@@ -341,8 +344,7 @@ class Connection:
             case _:
                 if self._on_pushed is not None:
                     self._on_pushed(frame)
-        if self._closing and self._ledger.is_idle and not self._intake:
-            self._idle.set()
+        self._end_if_idle()
 
     def _refused(self, frame: Refused) -> None:
         refusal, error = self._ledger.refused(frame.request, frame.problem), raised(frame.problem)

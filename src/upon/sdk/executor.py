@@ -46,6 +46,8 @@ CLOSE = 2.0
 """Seconds that `shutdown` waits for the service to acknowledge the last of it, once all futures are done."""
 ANSWER = 5.0
 """Seconds that `shutdown(cancel_futures=True)` waits for the site to say what had begun."""
+MAX_GROUP = 200
+"""Characters of a group's name that the service takes."""
 STORE = 30.0
 """Seconds of attempts to reach the store through the service."""
 
@@ -207,6 +209,13 @@ class Submitter(futures.Executor):
         return future
 
 
+def checked_group(group: str) -> str:
+    """Return a group's name if it can be one. Raises InputError."""
+    if len(group) > MAX_GROUP or not group.isprintable():
+        raise InputError(f"group {group[:MAX_GROUP]!r}: 1 to {MAX_GROUP} printable characters")
+    return group
+
+
 def _code_of(fn: Callable[..., Any] | str) -> FunctionCode | None:
     return None if isinstance(fn, str) else functions.code_of(fn)
 
@@ -219,6 +228,8 @@ class Executor(Submitter):
         home: the home folder whose profile names the service; default UPON_HOME, else the platform's.
         service, token: the service's address and a token, instead of the profile's.
         timeout, attempts, retry: see `options`.
+        group: a name for what is submitted here: another process gets all of its results with
+            `Client.futures(group)`. Default: one that no other executor has.
         keep: what is not done when Ctrl-C comes runs on; default: it is cancelled.
         patience: s to wait for a service that was there and is lost, before all futures fail with ServiceUnavailable.
 
@@ -226,7 +237,7 @@ class Executor(Submitter):
         ServiceUnavailable: no service answers (within 5 s), or its address is not known.
         NotAuthenticated: the token is missing or wrong.
         ConfigError: the site's name cannot be one, or the profile is unreadable.
-        InputError: an option is out of range.
+        InputError: an option is out of range, or the group's name cannot be one.
     """
 
     def __init__(
@@ -239,13 +250,14 @@ class Executor(Submitter):
         timeout: float | str | None = None,
         attempts: int | None = None,
         retry: Retry | None = None,
+        group: str = "",
         keep: bool = False,
         patience: float = PATIENCE,
     ) -> None:
         super().__init__(self._connected, Options().but(timeout=timeout, attempts=attempts, retry=retry))
         self.site = checked_site(site)
         self._find, self._patience = Finder(home, service, token), patience
-        self._shut_down, self._keep = False, keep
+        self._shut_down, self._keep, self._group = False, keep, group and checked_group(group)
         self._lock = threading.Lock()
         self._connection = self._open()
         _open.add(self)
@@ -253,10 +265,17 @@ class Executor(Submitter):
     def _open(self) -> Connection:
         rest = Rest(self._find, min(self._patience, STORE))
         payloads = Payloads(self._find.where, lambda: RemoteStore(rest))
-        connection = Connection(self._find, site=self.site, patience=self._patience, payloads=payloads)
+        connection = Connection(
+            self._find, site=self.site, patience=self._patience, payloads=payloads, group=self._group
+        )
         connection.open()
         weakref.finalize(self, connection.close).atexit = False
         return connection
+
+    @property
+    def group(self) -> str:
+        """Under which name the service knows what is submitted here; a forked child has one of its own."""
+        return self._connection.group
 
     def _connected(self) -> Connection:
         """Return the connection; a forked child opens its own."""

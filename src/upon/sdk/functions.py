@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from typing import Any
 from upon import pickling, serialize
 from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge, StoreError
+from upon.locks import lock
 from upon.messages import MAX_PAYLOAD, FunctionCode
 from upon.sdk.modules import stays_behind, travelling
 from upon.store.payloads import Payloads
@@ -36,7 +36,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MAX_NAME = 200
 """Characters of a function's name that the service takes."""
 _MISSING = object()
-_lock = threading.Lock()
+_lock = lock()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,23 @@
 
 Its states follow the site: pending, running once the site says so, then done or cancelled. It is resolved by a
 connection, in the thread that runs callbacks. It refers to neither function nor arguments.
+
+After a fork it is the parent's, for its result arrives there: in the child whoever would wait for it gets a
+ServiceError in place of waiting for ever. One that was done at the fork is done in both.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
 import threading
+from collections.abc import Callable, Generator
 from concurrent import futures
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from upon.errors import TaskCancelled
+from upon.errors import ServiceError, TaskCancelled
+from upon.locks import lock
 from upon.messages import Result
 from upon.sdk.outcome import error_of, value_of
 from upon.store.reference import is_reference
@@ -24,10 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_lock = threading.RLock()
+_lock = lock()
 """Of all futures of this process: each is held for a few µs. With a lock and a queue of waiters of its own, a future
 takes 1 kB and eight objects for the garbage collector to look at more."""
-os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class _Condition:
@@ -77,15 +81,55 @@ class TaskFuture(futures.Future[T]):
         self._condition: Any = _Condition()
         self._state = PENDING
         self._result = self._exception = None
-        self._waiters: list[Any] = []
+        self._waiting: list[Any] = []
         self._done_callbacks: list[Any] = []
         self.id = task
         self._connection = connection
         self._spared = False
         self._arguments = arguments if arguments is None or is_reference(arguments) else b""
 
+    if not TYPE_CHECKING:
+
+        @property
+        def _waiters(self) -> list[Any]:
+            """Where `futures.wait` and `as_completed` put themselves, in order to wait."""
+            self._check_ours()
+            return self._waiting
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the value, or raise what the task came to, waiting up to `timeout` seconds.
+
+        Raises:
+            TimeoutError: it is not done; it runs on.
+            CancelledError: it was cancelled here.
+            ServiceError: the future is that of another process, which forked this one.
+            Exception: what the function raised, or a TaskError.
+        """
+        self._check_ours()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the task raised, None for a success. Waits and raises as `result`."""
+        self._check_ours()
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[futures.Future[T]], object]) -> None:
+        """Have `fn(future)` called once it is done, in the thread that delivers results.
+
+        Raises:
+            ServiceError: the future is that of another process, which forked this one.
+        """
+        self._check_ours()
+        super().add_done_callback(fn)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result in an event loop; whoever cancels the waiting cancels the task."""
+        return asyncio.wrap_future(self).__await__()
+
     def cancel(self) -> bool:
         """Cancel the task unless it is done; see the module's text. Returns whether it is cancelled."""
+        if not self._connection.is_ours and not self.done():
+            return False
         if not self._end_cancelled():
             return self.cancelled()
         self._connection.cancel(self.id)
@@ -128,6 +172,13 @@ class TaskFuture(futures.Future[T]):
         with contextlib.suppress(futures.InvalidStateError):  # cancelled in the meantime
             self.set_exception(error)
 
+    def _check_ours(self) -> None:
+        if self._state in (PENDING, RUNNING) and not self._connection.is_ours:
+            raise ServiceError(
+                f"the result of task {self.id} arrives in the process that submitted it, and this one was forked from "
+                f"that: submit here what is wanted here, or ask for the result with Client().wait({self.id!r})"
+            )
+
     def _load(self, payload: bytes) -> Any:
         value = self._connection.payloads.loads(payload)
         if self._arguments is not None:
@@ -140,7 +191,7 @@ class TaskFuture(futures.Future[T]):
             if self._state not in (PENDING, RUNNING):
                 return False
             self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self._waiters:
+            for waiter in self._waiting:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]

@@ -134,9 +134,10 @@ class Ledger(Generic[W]):
         self.unfinished.pop(task, None)
         self._elsewhere.pop(task, None)
 
-    def want(self, ids: Sequence[str], waiters: Sequence[W]) -> None:
-        """Ask for the results of invocations that others submitted and that are done."""
+    def want(self, ids: Sequence[str], waiters: Sequence[W], sites: Sequence[str] = ()) -> None:
+        """Ask for the results of invocations that others submitted: of those that are done, and of this group's all."""
         self.unfinished.update(zip(ids, waiters, strict=True))
+        self._elsewhere.update(zip(ids, sites, strict=False))
         self._attach(ids)
 
     # ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,15 +14,16 @@ import os
 import site
 import sys
 import sysconfig
-import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
 
 import cloudpickle
 
+from upon.locks import lock
+
 _IMPORT = dis.opmap["IMPORT_NAME"]
-_lock = threading.Lock()
+_lock = lock()
 _seen: set[str] = set()
 _travelling: list[bytes] = []
 _count = 0

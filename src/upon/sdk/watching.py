@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from upon import api
-from upon.errors import ServiceUnavailable, UponError
+from upon.errors import ServiceError, ServiceUnavailable, UponError
 from upon.messages import FINAL
 from upon.sdk.connection import Connection, Pushed
 from upon.sdk.future import TaskFuture
@@ -40,7 +40,10 @@ class Changes:
 
         Raises:
             ServiceUnavailable: the service is gone for good, or this was closed.
+            ServiceError: this is a process that was forked from the one that watches.
         """
+        if not self._connection.is_ours:
+            raise ServiceError("what is watched arrives in the process from which this one was forked: watch anew here")
         try:
             found = self._seen.get(timeout=timeout)
         except queue.Empty:
@@ -99,7 +102,7 @@ class Outcomes:
         self._waiting[task] = future
         try:
             while True:
-                self._connection.want(task, future)
+                self._connection.want([task], [future])
                 left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
                 try:
                     error = future.exception(max(0.0, left))
@@ -124,4 +127,4 @@ class Outcomes:
         done = [frame.task.id] if frame.task.status in FINAL else []
         for task in list(self._waiting) if frame.missed else done:
             if (future := self._waiting.get(task)) is not None and self._connection.is_usable:
-                self._connection.want(task, future)
+                self._connection.want([task], [future])

@@ -9,15 +9,18 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.systems import wait_for
 from tests.unit.sdk.small_service import SmallService
-from upon import Executor, api
+from upon import Executor, api, pickling
 from upon.errors import FunctionError, FunctionNotFound, InputError, RemoteTraceback, SiteNotFound
 from upon.messages import Retry
 from upon.sdk import executor as executor_module
+from upon.sdk import functions, modules
+from upon.sdk import future as future_module
 from upon.sdk.functions import code_of
 from upon.sdk.future import TaskFuture
 
@@ -313,6 +316,39 @@ def test_a_forked_child_has_its_own_connection(executor: Executor) -> None:
     assert os.read(read, 10) == b"9"
     os.close(read)
     assert executor.submit(pow, 4, 2).result(30) == 16
+
+
+@pytest.mark.parametrize("held", [functions._lock, modules._lock, pickling._lock, future_module._lock])
+def test_a_child_forked_while_another_thread_held_a_lock_goes_on(executor: Executor, held: Any) -> None:
+    executor.submit(pow, 2, 2).result(30)
+    taken, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held:
+            taken.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)  # kills a child that waits for ever
+        os._exit(executor.submit(lambda: 9).result(20))
+    release.set()
+    thread.join(30)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_a_closed_connection_ends_after_what_was_asked_before(executor: Executor, service: SmallService) -> None:
+    connection = executor._connection
+    executor.submit(pow, 2, 2).result(30)
+    connection._closing = True
+    connection._intake.append(lambda ledger: None)  # by a thread that comes between the look there and this one
+    connection._end_if_idle()
+    assert not connection._idle.is_set()
+    connection._closing = False
 
 
 def test_a_callback_may_submit(executor: Executor) -> None:
