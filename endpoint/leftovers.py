@@ -53,10 +53,16 @@ class Leftovers:
     Args:
         output: file of the worker's stdout and stderr, where descriptors 1 and 2 belong.
         reserve: moves a descriptor to a number that functions hardly touch.
+        streams: puts back how `sys.stdout` and `sys.stderr` are set, and tells whether that was changed.
     """
 
-    def __init__(self, output: int, reserve: Callable[[int], int] = lambda descriptor: descriptor) -> None:
-        self._output = output
+    def __init__(
+        self,
+        output: int,
+        reserve: Callable[[int], int] = lambda descriptor: descriptor,
+        streams: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._output, self._streams = output, streams
         self._tasks = 0
         self._suspects: set[str] = set()  # code that has left something once
         self._known: set[str] = set()  # code that was looked at closely
@@ -135,7 +141,7 @@ class Leftovers:
 
     def _close(self) -> bool:
         """Put back the rest; tell whether there was anything."""
-        changed = self._signals() | self._descriptors_back() | self._interpreter() | self._chance()
+        changed = self._streams() | self._signals() | self._descriptors_back() | self._interpreter() | self._chance()
         for timer in _TIMERS:
             changed |= signal.setitimer(timer, 0) != (0.0, 0.0)
         if locale.setlocale(locale.LC_ALL) != self._locale:

@@ -12,6 +12,7 @@ nothing that is written meanwhile is lost.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import fcntl
@@ -30,6 +31,7 @@ KEPT = 64 * 1024
 TOO_LONG = 16 * 1024 * 1024
 """Bytes past which the file of a running task is cut back."""
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_UNBUFFERED = 2
 _BLOCK = 512
 """Bytes: what `stat` counts in."""
 
@@ -126,6 +128,21 @@ class _Bounded(io.FileIO):
     output = 0  # inode of the output file
 
 
+def _unbuffer() -> None:
+    """Have what C code prints be written at once: in its buffer it would wait for another task, or for nobody."""
+    with contextlib.suppress(AttributeError, ValueError):  # another C library
+        library = ctypes.CDLL(None)
+        stdout = ctypes.c_void_p.in_dll(library, "stdout")
+        library.setvbuf.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t)
+        library.setvbuf(stdout, None, _UNBUFFERED, 0)
+
+
+def _settings(stream: io.TextIOWrapper) -> tuple[object, ...]:
+    """Return how a stream is set, and what a function has put over its methods."""
+    how = (stream.encoding, stream.errors, stream.line_buffering, stream.write_through)
+    return *how, dict(vars(stream)), set(vars(stream.buffer))
+
+
 class Capture:
     """A worker's own side: sends descriptors 1 and 2 of this process, and `sys.stdout`, `sys.stderr`, to the file."""
 
@@ -135,6 +152,7 @@ class Capture:
         self._flush: tuple[Callable[[], None], ...] = ()
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        _unbuffer()
         self._open()
         faulthandler.enable(file=2, all_threads=False)  # a crash says where it was, and its story has that
 
@@ -143,8 +161,22 @@ class Capture:
             io.TextIOWrapper(_Bounded(number), "utf-8", "backslashreplace", line_buffering=True) for number in (1, 2)
         )
         self._flush = tuple(stream.flush for stream in self._streams)
+        self._settings = tuple(map(_settings, self._streams))
         sys.stdout, sys.stderr = self._streams
         sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[misc]
+
+    def restore(self) -> bool:
+        """Put back how the streams are set and what they do; tell whether a function had changed that."""
+        try:
+            same = (getattr(sys, "__stdout__", None), getattr(sys, "__stderr__", None)) == self._streams
+            if same and tuple(map(_settings, self._streams)) == self._settings:
+                return False
+            for flush in self._flush:
+                flush()
+        except (ValueError, OSError):  # closed, or detached
+            pass
+        self._open()
+        return True
 
     def take(self) -> str:
         """Return what was printed since the last call (its end), and restore what a function replaced or closed.

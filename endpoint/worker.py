@@ -65,7 +65,8 @@ def work(stream: int, tokens: int, output: int, door: str = "") -> None:
     """
     output = reserve(output)
     capture = Capture(output)
-    worker = _Worker(socket.socket(fileno=reserve(stream)), reserve(tokens), capture, door, Leftovers(output, reserve))
+    frames, tokens = socket.socket(fileno=reserve(stream)), reserve(tokens)
+    worker = _Worker(frames, tokens, capture, door, Leftovers(output, reserve, capture.restore))
     with contextlib.suppress(ManagerGone, BrokenPipeError, ConnectionResetError):
         try:
             worker.loop()

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from upon.endpoint import output
 from upon.endpoint.cgroups import GONE_WITHIN, Cgroup, make, sweep
-from upon.endpoint.channel import TOKEN, Frames, FromWorker, ToWorker, frame, from_worker
+from upon.endpoint.channel import TOKEN, Done, Frames, FromWorker, ToWorker, frame, from_worker
 from upon.endpoint.descendants import become_subreaper, children, kill_children
 from upon.endpoint.descriptors import make_room
 from upon.endpoint.forker import Forker
@@ -262,12 +263,15 @@ class Workers:
         self._heard(worker, channel.frames, data)
         return len(data)
 
-    def _heard(self, worker: int, frames: Frames, data: bytes) -> None:
+    def _heard(self, worker: int, frames: Frames, data: bytes, printed: str = "") -> None:
+        """Take in what a worker has said; `printed`: by its task, which left it no way to say so."""
         try:
             messages = [message for body in frames.feed(data) for message in from_worker(body)]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._events.confused(worker)
             return
+        if printed:
+            messages = [replace(one, stdout=printed) if isinstance(one, Done) else one for one in messages]
         if messages:
             self._events.heard(worker, messages)
 
@@ -306,8 +310,8 @@ class Workers:
             with contextlib.suppress(OSError):
                 while len(words) < LAST_WORDS and (data := await self._loop.sock_recv(guest, RECEIVE)):
                     words += data
-            if worker in self._channels:
-                self._heard(worker, Frames(), bytes(words))
+            if (channel := self._channels.get(worker)) is not None:
+                self._heard(worker, Frames(), bytes(words), printed=output.take(channel.output))
 
     def _reported(self, kind: int, worker: int, pid: int, exitcode: int) -> None:
         if kind == EXITED:

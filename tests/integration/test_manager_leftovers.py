@@ -267,6 +267,49 @@ class TestOutput:
                 assert site.outcomes[f"after {how}"][0].stdout == "a print\na child\n"
                 assert (len(site.outcomes[how]), site.deaths) == (1, {})
 
+    async def test_what_c_code_prints_is_its_task_s(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def printf() -> None:
+            import ctypes
+
+            ctypes.CDLL(None).printf(b"from C")
+
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+        async with managed(workers=1) as site:
+            for id in ("a", "b"):
+                assert (await site.run(id, printf)).stdout == "from C"
+            assert (await site.run("c", print, "from Python")).stdout == "from Python\n"
+
+    async def test_how_one_task_sets_its_streams_is_not_for_the_next(self) -> None:
+        def set_them(how: str) -> None:
+            print("é")
+            if how == "encoding":
+                sys.stdout.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+            elif how == "methods":
+                sys.stdout.write = sys.stderr.write = lambda text: 0  # type: ignore[assignment, method-assign]
+            else:
+                sys.stdout = sys.__stdout__ = None  # type: ignore[assignment, misc]
+
+        def speak() -> None:
+            print("é")
+            print("é", file=sys.__stdout__)
+
+        async with managed(workers=1) as site:
+            for how in ("encoding", "methods", "originals"):
+                assert (await site.run(how, set_them, how)).stdout == "é\n"
+                assert (await site.run(f"after {how}", speak)).stdout == "é\né\n", how
+            assert not site.deaths
+
+    async def test_what_was_printed_before_all_descriptors_were_closed_arrives(self) -> None:
+        def close_all() -> int:
+            print("before")
+            os.closerange(0, 5000)
+            return 7
+
+        async with managed(workers=1) as site:
+            outcome = await site.run("a", close_all)
+            assert (outcome.status, outcome.stdout) == ("succeeded", "before\n")
+            assert (await site.run("b", print, "after")).stdout == "after\n"
+
     async def test_a_child_that_goes_on_printing_does_not_print_into_the_next_task(self) -> None:
         def leave() -> None:
             subprocess.Popen(["yes", "of the task before"], start_new_session=True)
