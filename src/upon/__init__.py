@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from upon.events import Event as Event
+    from upon.sdk.asynchronous import AsyncClient as AsyncClient
     from upon.sdk.client import Client as Client
     from upon.sdk.executor import Executor as Executor
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Event", "Executor", "__version__"]
+__all__ = ["AsyncClient", "Client", "Event", "Executor", "__version__"]
 
-_HOMES = {"Client": "upon.sdk.client", "Executor": "upon.sdk.executor", "Event": "upon.events"}
+_HOMES = {
+    "AsyncClient": "upon.sdk.asynchronous",
+    "Client": "upon.sdk.client",
+    "Executor": "upon.sdk.executor",
+    "Event": "upon.events",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """What runs in a user's own process: a client of the service and a `concurrent.futures` executor.
 
     client.py      Client: events, functions, rules, tasks, sites, by hand
+    asynchronous.py  AsyncClient: both, in an event loop
     executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
     future.py      the future of a task                  functions.py  function → code, which modules travel
     tasks.py      tasks, those of a group too            rules.py, deadletters.py  further parts of Client

@@ -111,13 +111,15 @@ class Client(DeadLetters, Output, Rules, Tasks):
         where = path("events", type=type, source=source, subject=subject, since=since, until=until, limit=limit)
         return self._rest.ask("GET", where, api.PastEvents)
 
-    def watch(self, *, events: bool = False, tasks: bool = False) -> Changes:
+    def watch(
+        self, *, events: bool = False, tasks: bool = False, on_seen: Callable[[], object] | None = None
+    ) -> Changes:
         """Return events as they pass and tasks as they change, from now on: an endless iterator.
 
         for change in client.watch(events=True):
             print(change.event["type"])
         """
-        return Changes(self._find, events=events, tasks=tasks)
+        return Changes(self._find, events=events, tasks=tasks, on_seen=on_seen)
 
     # ── functions ─────────────────────────────────────────────────────────────────────────────────────────────────
 

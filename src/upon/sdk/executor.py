@@ -25,6 +25,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -116,6 +117,12 @@ class Submitter(futures.Executor):
             ValueError: chunksize is less than 1.
             Others as `submit`.
         """
+        return chain.from_iterable(self.chunks(fn, *iterables, timeout=timeout, chunksize=chunksize))  # iterates in C
+
+    def chunks(
+        self, fn: Callable[..., Any] | str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Iterable[Any]]:
+        """Do as `map`; return its values chunk by chunk, each to be iterated over once, as they come from the site."""
         if chunksize < 1:
             raise ValueError(f"chunksize: must be 1 or more, not {chunksize}")
         if not iterables:

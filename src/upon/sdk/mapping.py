@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from upon.sdk.outcome import Chunk
@@ -26,8 +26,8 @@ def chunks(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[list[lis
         yield [list(column) for column in zip(*some, strict=True)]
 
 
-def results(futures: list[tuple[Future[Any], int]], timeout: float | None) -> Iterator[Any]:
-    """Return the values of all chunks in order.
+def results(futures: list[tuple[Future[Any], int]], timeout: float | None) -> Iterator[Iterable[Any]]:
+    """Return the values of all chunks in order, those of each as something to iterate over once.
 
     A bad item raises its exception at its position; the iterator can be asked for the next item after that. When it
     is dropped before its end, the chunks that are left are cancelled.
@@ -40,7 +40,7 @@ def results(futures: list[tuple[Future[Any], int]], timeout: float | None) -> It
         TimeoutError: from the iterator, at the first value that is not there in time.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    return chain.from_iterable(_in_order(futures, deadline))  # iterates in C
+    return _in_order(futures, deadline)
 
 
 def _in_order(futures: list[tuple[Future[Any], int]], deadline: float | None) -> Iterator[Iterable[Any]]:

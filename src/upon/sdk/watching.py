@@ -27,13 +27,24 @@ class Changes:
 
     `missed` of an item says how many were left out before it, because this process was too slow. While the
     connection is lost, what passes is not seen.
+
+    Args:
+        on_seen: called whenever there is something, in the I/O thread.
     """
 
-    def __init__(self, find: Callable[[], Target], *, events: bool, tasks: bool) -> None:
+    def __init__(
+        self, find: Callable[[], Target], *, events: bool, tasks: bool, on_seen: Callable[[], object] | None = None
+    ) -> None:
         self._seen: queue.SimpleQueue[Pushed | UponError] = queue.SimpleQueue()
+        self._on_seen = on_seen
         wanted = api.Watch(request=0, events=events, tasks=tasks)
-        self._connection = Connection(find, watch=wanted, on_pushed=self._seen.put, on_end=self._seen.put)
+        self._connection = Connection(find, watch=wanted, on_pushed=self._put, on_end=self._put)
         self._connection.open()
+
+    def _put(self, found: Pushed | UponError) -> None:
+        self._seen.put(found)
+        if self._on_seen is not None:
+            self._on_seen()
 
     def next(self, timeout: float | None = None) -> Change | None:
         """Return the next change; None if there is none within `timeout` seconds.
@@ -64,7 +75,7 @@ class Changes:
     def close(self) -> None:
         """Watch no more."""
         self._connection.close()
-        self._seen.put(ServiceUnavailable("the watch was closed"))
+        self._put(ServiceUnavailable("the watch was closed"))
 
     def __enter__(self) -> Changes:
         return self
