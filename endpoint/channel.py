@@ -44,6 +44,7 @@ class Task(Struct, frozen=True, array_like=True, tag="task"):
     id: str = ""  # of the invocation: whose a large result is
     accelerators: tuple[str, ...] | None = None  # names of its own; None: it was promised nothing
     cores: tuple[int, ...] = ()  # what it is bound to; none: nothing
+    memory: int = 0  # bytes that it may take; 0: no bound
 
 
 class Code(Struct, frozen=True, array_like=True, tag="code"):
@@ -58,6 +59,7 @@ class Up(Struct, frozen=True, array_like=True, tag="up"):
     """The worker is ready for tasks."""
 
     pid: int
+    capped: bool = False  # the kernel holds its tasks to the memory that they were promised
 
 
 class Began(Struct, frozen=True, array_like=True, tag="began"):

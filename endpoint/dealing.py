@@ -145,7 +145,9 @@ class Rooms:
             worker.codes.add(task.code)
             messages.append(body)
         seq = self._enter(worker, task)
-        messages.append(replace(for_worker(task, seq), accelerators=lease.accelerators, cores=lease.cores))
+        messages.append(
+            replace(for_worker(task, seq), accelerators=lease.accelerators, cores=lease.cores, memory=lease.memory)
+        )
         self.place(worker)
         return Give(worker.number, messages, [seq])
 

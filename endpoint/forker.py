@@ -36,7 +36,7 @@ class Forker:
         descriptor_limit: soft limit of open files that functions are to have; 0: as this process has it.
         descriptors: opens a worker's ends of its channel, and returns stream, tokens, output.
         sent: a worker's ends are on their way, and may be closed here.
-        reported: is told (kind, worker, process id, exit code).
+        reported: is told (kind, worker, process id, exit code, bytes of memory for which the kernel killed it).
         gone: the parent has ended.
 
     Attributes:
@@ -53,7 +53,7 @@ class Forker:
         *,
         descriptors: Callable[[int], list[int]],
         sent: Callable[[int], None],
-        reported: Callable[[int, int, int, int], None],
+        reported: Callable[[int, int, int, int, int], None],
         gone: Callable[[], None],
     ) -> None:
         self._descriptors, self._sent, self._reported, self._gone = descriptors, sent, reported, gone
@@ -157,8 +157,8 @@ class Forker:
         data = self._held + data
         whole = len(data) - len(data) % REPORT.size
         self._held = data[whole:]
-        for kind, worker, pid, exitcode in REPORT.iter_unpack(data[:whole]):
+        for kind, worker, pid, exitcode, used in REPORT.iter_unpack(data[:whole]):
             if kind == FORKED or pid == 0:
                 self._in_flight -= 1
-            self._reported(kind, worker, pid, exitcode)
+            self._reported(kind, worker, pid, exitcode, used)
         self._push()

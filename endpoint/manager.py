@@ -107,7 +107,7 @@ class Manager:
             self._workers,
             attempt=self._ledger.attempt,
             say=self._say_output,
-            exceeded=lambda worker, taken: self._carry(self._pool.exceeded(worker, taken)),
+            exceeded=self.exceeded,
         )
         self._carry(self._pool.start())
         self._heart = self._loop.call_later(BEAT, self._beat)
@@ -268,6 +268,11 @@ class Manager:
                 output=output[-500:],
             )
         self._carry(self._pool.exited(worker, exitcode, output, self._loop.time()))
+
+    def exceeded(self, worker: int, used: int) -> None:
+        seen = self._pool.workers.get(worker)
+        if seen is not None and seen.running is not None and seen.running.resources is not None:
+            self._carry(self._pool.exceeded(worker, used))
 
     def stuck(self, worker: int, output: str) -> None:
         seen = self._pool.workers.get(worker)

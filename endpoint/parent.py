@@ -33,8 +33,9 @@ from upon.endpoint.worker import work
 FORK, KILL, FORKED, EXITED = 1, 2, 3, 4
 REQUEST = struct.Struct("<BI")
 """Kind and worker; Fork has the worker's stream, tokens and output with it."""
-REPORT = struct.Struct("<BIii")
-"""Kind, worker, process id, exit code (minus the signal's number). No process id: the fork failed."""
+REPORT = struct.Struct("<BIiiq")
+"""Kind, worker, process id, exit code (minus the signal's number), bytes of memory for which the kernel killed it. No
+process id: the fork failed."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -128,9 +129,9 @@ class _Parent:
         if pid == 0:
             code = 1
             try:
-                self._become_worker(worker, parent)
+                cgroup = self._become_worker(worker, parent)
                 stream, tokens, output = descriptors
-                work(stream, tokens, output, self._door)
+                work(stream, tokens, output, self._door, cgroup)
                 code = 0
             except BaseException:
                 sys.excepthook(*sys.exc_info())
@@ -140,9 +141,10 @@ class _Parent:
         self._pids[worker], self._workers[pid] = pid, worker
         self._report(FORKED, worker, pid, 0)
 
-    def _become_worker(self, worker: int, parent: int) -> None:
+    def _become_worker(self, worker: int, parent: int) -> str:
+        """Be a worker; return its cgroup, if that bounds its memory."""
         os.setsid()
-        self._nest.enter(worker)
+        cgroup = self._nest.enter(worker)
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -153,6 +155,7 @@ class _Parent:
         if os.getppid() != parent:
             os._exit(1)  # the parent died before the system knew that we shall die with it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return cgroup
 
     def _kill(self, worker: int) -> None:
         pid = self._pids.get(worker)
@@ -166,15 +169,16 @@ class _Parent:
     def _reap(self) -> None:
         dead = [(self._workers.pop(pid), pid, code) for pid, code in _dead_children() if pid in self._workers]
         self._nest.tidy()
-        for worker, _, _ in dead:
+        used = {worker: self._nest.exceeded(worker) for worker, _, _ in dead}
+        for worker in used:
             self._nest.remove(worker)
         kill_children(spare=self._workers)  # what a dead worker left; its death brings us back here, for its children
         for worker, pid, code in dead:
             del self._pids[worker]
-            self._report(EXITED, worker, pid, code)
+            self._report(EXITED, worker, pid, code, used[worker])
 
-    def _report(self, kind: int, worker: int, pid: int, code: int) -> None:
-        self._control.sendall(REPORT.pack(kind, worker, pid, code))
+    def _report(self, kind: int, worker: int, pid: int, code: int, used: int = 0) -> None:
+        self._control.sendall(REPORT.pack(kind, worker, pid, code, used))
 
 
 def _kill_group(group: int) -> None:

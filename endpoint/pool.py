@@ -147,7 +147,7 @@ class Pool:
                 case Began():
                     self._began(worker, message, now, out)
                 case Up():
-                    worker.up, worker.pid = True, message.pid
+                    worker.up, worker.pid, worker.capped = True, message.pid, message.capped
                     self._deaths_at_start = 0
                 case Missing():
                     self._missing(worker, message.code, out)

@@ -54,7 +54,7 @@ class ManagerGone(Exception):
     """The manager's end of a channel is closed."""
 
 
-def work(stream: int, tokens: int, output: int, door: str = "") -> None:
+def work(stream: int, tokens: int, output: int, door: str = "", cgroup: str = "") -> None:
     """Run tasks until the manager is gone, or until a task has left what cannot be put back.
 
     Args:
@@ -62,11 +62,12 @@ def work(stream: int, tokens: int, output: int, door: str = "") -> None:
         tokens: reading end of the token pipe, not blocking.
         output: the file for stdout and stderr.
         door: address of the manager's back door in the abstract namespace; empty: there is none.
+        cgroup: path of this process's own, if it bounds memory.
     """
     output = reserve(output)
     capture = Capture(output)
     frames, tokens = socket.socket(fileno=reserve(stream)), reserve(tokens)
-    worker = _Worker(frames, tokens, capture, door, Leftovers(output, reserve, capture.restore))
+    worker = _Worker(frames, tokens, capture, door, Leftovers(output, reserve, capture.restore), cgroup)
     with contextlib.suppress(ManagerGone, BrokenPipeError, ConnectionResetError):
         try:
             worker.loop()
@@ -87,9 +88,11 @@ def reserve(descriptor: int) -> int:
 
 
 class _Worker:
-    def __init__(self, stream: socket.socket, tokens: int, capture: Capture, door: str, leftovers: Leftovers) -> None:
+    def __init__(  # noqa: PLR0917
+        self, stream: socket.socket, tokens: int, capture: Capture, door: str, leftovers: Leftovers, cgroup: str
+    ) -> None:
         self._stream, self._tokens, self._capture, self._door = stream, tokens, capture, door
-        self._leftovers = leftovers
+        self._leftovers, self._cgroup = leftovers, cgroup
         self._frames = Frames()
         self._tasks: deque[Task] = deque()
         self._functions = Functions()
@@ -97,7 +100,7 @@ class _Worker:
         self._payloads = Payloads(lambda: told)
         self._wait = select.poll()
         self._wait.register(tokens, select.POLLIN)
-        self._reports: list[FromWorker] = [Up(os.getpid())]  # not sent yet
+        self._reports: list[FromWorker] = [Up(os.getpid(), bool(cgroup))]  # not sent yet
         self._forked = False
         os.register_at_fork(after_in_child=self._on_fork)
 
@@ -115,7 +118,7 @@ class _Worker:
             started = time_ns()
             self._reports.append(Began(task.seq, started))
             self._send()  # before the function is even loaded: an import can kill a process, too
-            with confined(task):
+            with confined(task, self._cgroup):
                 done = run(task, self._functions, started, self._payloads)
             if self._forked:
                 os._exit(0)  # the function forked, and this is the child, come back from it

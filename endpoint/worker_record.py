@@ -37,6 +37,7 @@ class Worker:
     deadline: float = 0.0  # monotonic s; 0 = none
     told: bool = False  # Slow was said
     resting: bool = False  # another worker's task has its core
+    capped: bool = False  # the kernel sees to it that its tasks keep to their memory
     used: int = 0  # bytes of memory, when that was more than its task may have
     load: int = NOWHERE  # its place in `Rooms`: the tasks it holds
     quick: int = NOWHERE  # and the tasks ahead, while its task may be a quick one
@@ -74,12 +75,12 @@ _KILLED_BY_US = {
 
 
 def bounded(workers: Iterable[Worker]) -> list[tuple[int, int, int]]:
-    """Return which workers run a task whose memory is bounded: number, process id, bytes."""
+    """Return which workers run a task whose memory is bounded, and not by the kernel: number, process id, bytes."""
     running = ((worker, worker.running) for worker in workers if worker.running is not None)
     return [
         (worker.number, worker.pid, task.resources.memory)
         for worker, task in running
-        if task.resources is not None and task.resources.memory
+        if task.resources is not None and task.resources.memory and not worker.capped
     ]
 
 

@@ -28,7 +28,7 @@ import msgspec
 from msgspec.structs import replace
 
 from upon.endpoint import output
-from upon.endpoint.cgroups import GONE_WITHIN, Cgroup, make, sweep
+from upon.endpoint.cgroups import GONE_WITHIN, Cgroup, hand_down_memory, make, place, sweep
 from upon.endpoint.channel import TOKEN, Done, Frames, FromWorker, ToWorker, frame, from_worker
 from upon.endpoint.descendants import become_subreaper, children, kill_children
 from upon.endpoint.descriptors import make_room
@@ -59,6 +59,8 @@ class Events(Protocol):
     def heard(self, worker: int, messages: list[FromWorker]) -> None: ...
 
     def exited(self, worker: int, exitcode: int, output: str) -> None: ...
+
+    def exceeded(self, worker: int, used: int) -> None: ...
 
     def stuck(self, worker: int, output: str) -> None: ...
 
@@ -115,10 +117,13 @@ class Workers:
         become_subreaper()  # what workers started comes to us if the parent dies
         if cgroups is not None:
             sweep(cgroups)
+        self._own = place()
+        if self._own is not None and cgroups is not None:
+            hand_down_memory(self._own, cgroups)
         self._start_parent()
 
     def _start_parent(self) -> None:
-        self._cgroup = make(self._notes) if self._notes is not None else None
+        self._cgroup = make(self._own, self._notes) if self._notes is not None else None
         self._parent = Forker(
             self._environment,
             self._address,
@@ -313,16 +318,16 @@ class Workers:
             if (channel := self._channels.get(worker)) is not None:
                 self._heard(worker, Frames(), bytes(words), printed=output.take(channel.output))
 
-    def _reported(self, kind: int, worker: int, pid: int, exitcode: int) -> None:
+    def _reported(self, kind: int, worker: int, pid: int, exitcode: int, used: int) -> None:
         if kind == EXITED:
             if pid == 0:
                 log.warning(f"a worker could not be forked: {os.strerror(exitcode)}", action="fork")
-            self._exited(worker, exitcode)
+            self._exited(worker, exitcode, used)
         elif worker in self._channels:
             self._channels[worker].pid = pid
             self._events.forked(worker, pid)
 
-    def _exited(self, worker: int, exitcode: int) -> None:
+    def _exited(self, worker: int, exitcode: int, used: int = 0) -> None:
         channel = self._channels.get(worker)
         if channel is None:
             return
@@ -333,6 +338,8 @@ class Workers:
         self._loop.remove_writer(channel.stream)
         del self._channels[worker]
         channel.close()
+        if used:
+            self._events.exceeded(worker, used)
         self._events.exited(worker, exitcode, text)
 
     def _parent_gone(self) -> None:

@@ -177,7 +177,7 @@ async def managed(workers: int = 2) -> AsyncIterator[Site]:
             site.router.close()
 
 
-def start(site: Site, workers: int, home: Path | None = None) -> None:
+def start(site: Site, workers: int, home: Path | None = None, program: str = PROGRAM) -> None:
     environment = {
         **os.environ,
         "UPON_HOME": str(home or site.home),
@@ -186,7 +186,7 @@ def start(site: Site, workers: int, home: Path | None = None) -> None:
         "UPON_GRACE": "0",
         "UPON_SITE": "local",
     }
-    site.process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.PIPE)
+    site.process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE)
 
 
 def stop(site: Site) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.managing import Site, gone, managed, start
+from tests.integration.managing import PROGRAM, Site, gone, managed, start, stop
 from tests.integration.test_manager import leave_a_child
 from upon.dispatcher import protocol
 from upon.endpoint import cgroups
+from upon.messages import Resources
 
 
 def refusal() -> str:
@@ -22,7 +23,7 @@ def refusal() -> str:
     if (own := cgroups.place()) is None:
         return "no cgroup v2 that this user may write to"
     with tempfile.TemporaryDirectory() as notes:
-        made = cgroups.make(Path(notes))
+        made = cgroups.make(own, Path(notes))
         if made is None:
             return f"no cgroup with cgroup.kill can be made in {own}"
         made.remove()
@@ -120,3 +121,39 @@ async def test_a_parent_that_is_killed_leaves_none(tmp_path: Path) -> None:
         await site.until(lambda: not base.exists(), "the end of the old parent's cgroup")
         assert await site.value("after", lambda: 1) == 1
         assert len(notes(site)) == 1
+
+
+def no_memory() -> str:
+    """Return why the kernel cannot bound the memory of a manager's tasks here; empty: it can."""
+    own = cgroups.place()
+    if own is None or "memory" not in (own / "cgroup.controllers").read_text().split():
+        return "the memory controller is not in cgroup v2 here"
+    given = "memory" in (own / "cgroup.subtree_control").read_text().split()
+    return "" if given else f"the memory controller is not handed down by {own}, in which the tests run"
+
+
+@pytest.mark.skipif(bool(REFUSED := no_memory()), reason=REFUSED)
+async def test_the_kernel_ends_what_takes_more_memory_than_it_was_promised() -> None:
+    def take(mebibytes: int) -> int:
+        return len(bytes(range(256)) * (mebibytes << 12))
+
+    with tempfile.TemporaryDirectory(prefix="upon-manager-") as home:
+        site = Site(Path(home))
+        own = cgroups.place()
+        assert own is not None
+        unit = own / f"upon-test-{os.getpid()}"
+        unit.mkdir()
+        program = f"open({str(unit / 'cgroup.procs')!r}, 'w').write('0'); {PROGRAM}"
+        start(site, workers=1, program=program)
+        try:
+            await site.until(lambda: site.ready, "Ready")
+            promised = Resources(memory=200 << 20)
+            for id, much in (("little", 50), ("much", 400), ("again", 50)):
+                site.assign(site.task(id, take, much)._replace(resources=promised))
+                outcome = await site.outcome(id)
+                assert (outcome.failure and outcome.failure.type) == (None if much < 200 else "TaskOutOfMemory"), id
+        finally:
+            stop(site)
+            site.router.close()
+            for folder, _, _ in os.walk(unit, topdown=False):
+                os.rmdir(folder)

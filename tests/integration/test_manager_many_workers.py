@@ -45,6 +45,8 @@ class Heard:
         self.given_up.append(worker)
         self._news.set()
 
+    def exceeded(self, worker: int, used: int) -> None: ...
+
     def confused(self, worker: int) -> None: ...
 
     def failed(self, error: Exception) -> None:

@@ -41,6 +41,7 @@ NotifyAccess=main
 {owner}EnvironmentFile=-{_plain(environment)}
 ExecStart={_quoted(python)} -m upon up --home {_quoted(home)}
 KillMode=mixed
+Delegate=yes
 TimeoutStartSec={START}
 TimeoutStopSec={STOP}
 Restart=on-failure
