@@ -85,6 +85,7 @@ class Capacity:
     Attributes:
         managers: by id.
         stuck: of them, by id; as of the last `level`.
+        slots: of all of them.
     """
 
     NOBODY = 1 << 30
@@ -92,6 +93,7 @@ class Capacity:
     def __init__(self) -> None:
         self.managers: dict[str, Manager] = {}
         self.stuck: dict[str, Manager] = {}
+        self.slots = 0
         self._level = self.NOBODY
         self._moved: dict[str, Manager] = {}
         self._levels: dict[int, dict[str, Manager]] = {}  # none is empty
@@ -103,6 +105,7 @@ class Capacity:
     def add(self, manager: Manager) -> None:
         """A manager is there."""
         self.managers[manager.id] = self._looked[manager.id] = manager
+        self.slots += manager.slots
         for code in manager.warm:
             self._warm.setdefault(code, {})[manager.id] = manager
         self.moved(manager)
@@ -110,6 +113,7 @@ class Capacity:
     def remove(self, manager: Manager) -> None:
         """A manager is there no more."""
         del self.managers[manager.id], self._looked[manager.id]
+        self.slots -= manager.slots
         for kept in (self._kept, self._keep):
             for needs in [needs for needs, one in kept.items() if one is manager]:
                 del kept[needs]
@@ -122,6 +126,7 @@ class Capacity:
 
     def resize(self, manager: Manager, slots: int, memory: int = 0, accelerators: int = 0) -> None:
         """A manager has other resources."""
+        self.slots += slots - manager.slots
         manager.slots, manager.memory, manager.accelerators = slots, memory, accelerators
         self.moved(manager)
 
@@ -285,6 +290,7 @@ class Capacity:
     def check_invariants(self) -> None:
         """Raise AssertionError unless the indexes agree with the managers (for tests)."""
         lowest = self.level()
+        assert self.slots == sum(manager.slots for manager in self.managers.values())
         for manager in self.managers.values():
             assert manager.running == sum(task.state == "running" for task in manager.tasks.values())
             assert all(self._warm[code][manager.id] is manager for code in manager.warm)

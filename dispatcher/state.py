@@ -62,7 +62,7 @@ UNREAD = 600.0
 NEW = 1 << 63
 """An age: it was not asked for before."""
 MAX_TASKS = 100_000
-"""Tasks held, at most (plus what is in the records under way)."""
+"""Tasks held beside one for each slot, at most (plus what is in the records under way)."""
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of arguments and results held, at most (plus what is in the records under way)."""
 
@@ -182,7 +182,7 @@ class State:
                 first = self.book.tasks.get(self.attempts.memo.leader(task.memo) or "") if task.memo else None
                 assert first is not None, f"{task.id} waits for nobody"
                 assert first.state != "done", f"{task.id} waits for what has ended"
-        over = len(self.book.tasks) > self._max_tasks or self.book.bytes > self._max_bytes
+        over = len(self.book.tasks) > self._most or self.book.bytes > self._max_bytes
         assert self.paused or not over, "over the bound and not paused"
         for partition, at in self.book.offsets.positions().items():
             assert all(o >= at for p, o in self.book.offsets.counts() if p == partition), "committed past open work"
@@ -341,12 +341,17 @@ class State:
         while book.cancels and next(iter(book.cancels.values()))[0] <= mono:
             book.cancels.popitem(last=False)
 
+    @property
+    def _most(self) -> int:
+        """How many tasks may be held: one for every slot beside those that wait."""
+        return self._max_tasks + self.book.capacity.slots
+
     def _bound(self) -> None:
         tasks, size = len(self.book.tasks), self.book.bytes
-        if not self.paused and (tasks > self._max_tasks or size > self._max_bytes):
+        if not self.paused and (tasks > self._most or size > self._max_bytes):
             self.paused = True
             self.step.add(Pause())
-        elif self.paused and tasks <= self._max_tasks // 2 and size <= self._max_bytes // 2:
+        elif self.paused and tasks <= self._most - self._max_tasks // 2 and size <= self._max_bytes // 2:
             self.paused = False
             self.step.add(Resume())
 

@@ -476,10 +476,17 @@ class TestBounds:
         assert m.only(Pause) == []
         m.do(record(1, "e"))
         assert m.only(Pause) == [Pause()]
-        m.do(ready(slots=5), *(ended(id) for id in "abc"))
+        m.do(ready(slots=1), *(ended(id) for id in "abc"))
         assert m.only(Resume) == []
         m.store("a", "b", "c")
         assert m.only(Resume) == [Resume()]
+
+    def test_there_is_room_for_what_every_slot_can_do(self) -> None:
+        m = Machine(max_tasks=4)
+        m.do(ready(slots=4), record(0, *"abcdefgh"))
+        assert m.only(Pause) == []
+        m.do(record(1, "i"))
+        assert m.only(Pause) == [Pause()]
 
     def test_by_bytes_of_results_too(self) -> None:
         m = Machine(max_bytes=100)
