@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from tests.systems import System, wait_for
 from upon import Client, Executor
-from upon.errors import InputError
+from upon.errors import InputError, WorkerLost
 from upon.sdk.outcome import Chunk
 
 
@@ -174,3 +175,42 @@ class TestAGroup:
     def test_a_name_that_cannot_be_one(self, system: System, name: str) -> None:
         with pytest.raises(InputError, match="printable characters"):
             Executor(home=system.home, group=name)
+
+
+class TestAMap:
+    def test_an_endless_one_uses_all_workers(self, executor: Executor) -> None:
+        def slowly(n: int) -> tuple[int, int]:
+            time.sleep(0.02)
+            return n, os.getpid()
+
+        found = executor.map(slowly, itertools.count(), buffersize=40)
+        some = list(itertools.islice(found, 100))
+        assert [n for n, _ in some] == list(range(100))
+        assert len({pid for _, pid in some}) > 1
+
+    def test_its_chunks_follow_from_how_long_items_take(self, system: System, client: Client) -> None:
+        with Executor(home=system.home) as executor:
+            assert list(executor.map(time.sleep, [0.01] * 200)) == [None] * 200
+            chunks = [task.items for task in client.tasks(group=executor.group, limit=1000)]
+        assert sum(chunks) == 200
+        assert max(chunks) <= 20
+        assert len(chunks) < 100
+
+    def test_it_ends_in_time_or_says_so(self, executor: Executor) -> None:
+        found = executor.map(time.sleep, [0, 600], timeout=2)
+        assert next(found) is None
+        with pytest.raises(TimeoutError):
+            next(found)
+
+    def test_an_item_that_ends_its_worker_takes_its_chunk_only(self, executor: Executor) -> None:
+        def work(n: int) -> int:
+            return os._exit(3) if n == 4 else n
+
+        found = executor.map(work, range(9), chunksize=3)
+        outcomes = []
+        for _ in range(9):
+            try:
+                outcomes.append(next(found))
+            except WorkerLost:
+                outcomes.append(-1)
+        assert outcomes == [0, 1, 2, -1, -1, -1, 6, 7, 8]

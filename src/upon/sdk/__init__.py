@@ -2,7 +2,8 @@
 
     client.py      Client: events, functions, rules, tasks, sites, by hand
     asynchronous.py  AsyncClient: both, in an event loop
-    executor.py    Executor: submit and map at a site        mapping.py   chunks of a map, results in order
+    executor.py    Executor                              submitter.py  submit, map and options
+    mapping.py     chunks of a map, results in order      known_site.py what the site is like
     future.py      the future of a task                  functions.py  function → code, which modules travel
     tasks.py      tasks, those of a group too            rules.py, deadletters.py  further parts of Client
     watching.py    events and tasks as they change, tasks to wait for

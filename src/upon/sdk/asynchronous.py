@@ -28,8 +28,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 from upon import api
 from upon.events import Event
 from upon.sdk.client import Client
-from upon.sdk.executor import Executor, Submitter
+from upon.sdk.executor import Executor
 from upon.sdk.future import TaskFuture
+from upon.sdk.submitter import Submitter
 from upon.sdk.watching import Change, Changes
 
 T = TypeVar("T")

@@ -23,21 +23,20 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
-from itertools import chain
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
-from upon.errors import InputError, ServiceError, ServiceUnavailable
-from upon.ids import new_id
-from upon.messages import FunctionCode, Invocation, Retry
-from upon.sdk import functions, mapping
+from upon.errors import InputError, ServiceUnavailable
+from upon.messages import Retry
 from upon.sdk.connection import PATIENCE, Connection
 from upon.sdk.future import TaskFuture
+from upon.sdk.known_site import KnownSite
+from upon.sdk.mapping import Map
 from upon.sdk.options import Options
 from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest
+from upon.sdk.submitter import Submitter
 from upon.sdk.target import Finder
 from upon.store.payloads import Payloads
 from upon.topics import checked_site
@@ -53,178 +52,11 @@ STORE = 30.0
 """Seconds of attempts to reach the store through the service."""
 
 
-class Submitter(futures.Executor):
-    """Submits with certain options over an executor's connection; `Executor.options` makes them."""
-
-    def __init__(self, connect: Callable[[], Connection], options: Options) -> None:
-        self._connect, self._options = connect, options
-
-    @overload  # type: ignore[override]
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
-    @overload
-    def submit(self, fn: str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]: ...
-    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
-        """Have `fn(*args, **kwargs)` run at the site. Takes some 10 µs.
-
-        Args:
-            fn: a function, or the name of a registered one: ``name[@version]``, the newest version by default. A name
-                that is not registered: the future raises FunctionNotFound.
-            args, kwargs: its arguments.
-
-        Raises:
-            FunctionError: the function cannot be pickled; the message names the culprit.
-            InputError: an argument cannot be serialized.
-            PayloadTooLarge: the arguments are over the record limit, and no store is in reach.
-            StoreError: the store has no room for them.
-            ServiceUnavailable: the service is gone for good.
-            RuntimeError: after `shutdown`.
-        """
-        connection, id = self._connect(), new_id()
-        if isinstance(fn, str):
-            payload = functions.pack_call(connection.payloads, id, fn, args, kwargs)
-            return self._send(connection, id, fn, None, payload, 0)
-        plain, given, named = functions.apart(fn, args, kwargs)
-        code = functions.code_of(plain)
-        payload = functions.pack_call(connection.payloads, id, fn, given, named)
-        return self._send(connection, id, fn, code, payload, 0)
-
-    @overload  # type: ignore[override]
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]: ...
-    @overload
-    def map(
-        self, fn: str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[Any]: ...
-    def map(
-        self, fn: Callable[..., Any] | str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[Any]:
-        """Have `fn` run on each item (or each tuple, of several iterables); return its values in order.
-
-        Args:
-            fn: a function, or the name of a registered one, as in `submit`.
-            iterables: consumed at once; as many items as the shortest has.
-            timeout: s from now until the last value must be there; default none.
-            chunksize: items that travel and run together, one after the other, in one task. For short functions
-                1,000 and more.
-
-        Returns:
-            An iterator that raises the exception of a bad item at its position, and goes on if asked for the next.
-            Dropped early, it cancels what is left.
-
-        Raises:
-            TimeoutError: from the iterator.
-            ValueError: chunksize is less than 1.
-            Others as `submit`.
-        """
-        return chain.from_iterable(self.chunks(fn, *iterables, timeout=timeout, chunksize=chunksize))  # iterates in C
-
-    def chunks(
-        self, fn: Callable[..., Any] | str, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[Iterable[Any]]:
-        """Do as `map`; return its values chunk by chunk, each to be iterated over once, as they come from the site."""
-        if chunksize < 1:
-            raise ValueError(f"chunksize: must be 1 or more, not {chunksize}")
-        if not iterables:
-            raise InputError("map: give at least one iterable")
-        code = _code_of(fn)
-        sent: list[tuple[futures.Future[Any], int]] = []
-        for columns in mapping.chunks(iterables, chunksize):
-            items = len(columns[0])
-            connection, id = self._connect(), new_id()
-            payload = functions.pack_chunk(connection.payloads, id, fn, columns)
-            sent.append((self._send(connection, id, fn, code, payload, items), items))
-        return mapping.results(sent, timeout)
-
-    def options(
-        self,
-        *,
-        timeout: float | str | None = None,
-        attempts: int | None = None,
-        retry: Retry | None = None,
-        cores: int | None = None,
-        memory: int | str | None = None,
-        accelerators: int | None = None,
-        priority: int | None = None,
-        limits: Mapping[str, int] | None = None,
-        memoize: bool | None = None,
-    ) -> Submitter:
-        """Return a view of this executor that submits with other options; what is not given stays as it is here.
-
-            ex.options(timeout=5, attempts=3).submit(flaky, 1)
-
-        Args:
-            timeout: s, or a duration such as ``10m``, that one attempt may take before its process is killed and it
-                fails with TaskTimeout.
-            attempts: how often a task that fails, for whatever reason, may start in all. The default is
-                three times, for lost workers only.
-            retry: the whole policy, instead of `attempts`.
-            cores: how many it has for itself, and is bound to; default one, and bound to none.
-            memory: bytes, or text such as ``4GB``, that it and its children may take: it is given to a manager that has
-                so much left, and killed, with TaskOutOfMemory, if it takes more. Default not bounded.
-            accelerators: GPUs and the like that it has for itself; it sees no others.
-            priority: from -1000 to 1000; among the tasks of this executor, higher ones begin first.
-            limits: names, such as ``{"detector": 1}``: of all tasks that name it, so many are at the site's managers at
-                once.
-            memoize: the site may give the value of the same call (the same code and arguments) in place of running it
-                again: for functions that have no effect beside their value.
-
-        Raises:
-            InputError: a value is out of range.
-        """
-        given = self._options.but(
-            timeout=timeout,
-            attempts=attempts,
-            retry=retry,
-            cores=cores,
-            memory=memory,
-            accelerators=accelerators,
-            priority=priority,
-            limits=limits,
-            memoize=memoize,
-        )
-        return Submitter(self._connect, given)
-
-    def _send(  # noqa: PLR0917
-        self,
-        connection: Connection,
-        id: str,
-        fn: Callable[..., Any] | str,
-        code: FunctionCode | None,
-        payload: bytes,
-        items: int,
-    ) -> TaskFuture[Any]:
-        future: TaskFuture[Any] = TaskFuture(id, connection, payload)
-        invocation = Invocation(
-            id=future.id,
-            code=code.hash if code is not None else "",
-            function=functions.name_of(fn),
-            payload=payload,
-            items=items,
-            timeout=self._options.timeout,
-            retry=self._options.retry,
-            resources=self._options.resources,
-            priority=self._options.priority,
-            limits=self._options.limits,
-            memoize=self._options.memoize,
-        )
-        try:
-            connection.submit(invocation, code, future)
-        except ServiceError:
-            connection.payloads.free(payload, id)
-            raise
-        return future
-
-
 def checked_group(group: str) -> str:
     """Return a group's name if it can be one. Raises InputError."""
     if len(group) > MAX_GROUP or not group.isprintable():
         raise InputError(f"group {group[:MAX_GROUP]!r}: 1 to {MAX_GROUP} printable characters")
     return group
-
-
-def _code_of(fn: Callable[..., Any] | str) -> FunctionCode | None:
-    return None if isinstance(fn, str) else functions.code_of(fn)
 
 
 class Executor(Submitter):
@@ -261,11 +93,12 @@ class Executor(Submitter):
         keep: bool = False,
         patience: float = PATIENCE,
     ) -> None:
-        super().__init__(self._connected, Options().but(timeout=timeout, attempts=attempts, retry=retry))
+        super().__init__(self, Options().but(timeout=timeout, attempts=attempts, retry=retry))
         self.site = checked_site(site)
         self._find, self._patience = Finder(home, service, token), patience
         self._shut_down, self._keep, self._group = False, keep, group and checked_group(group)
         self._lock = threading.Lock()
+        self._maps: weakref.WeakSet[Map] = weakref.WeakSet()  # that go on by themselves
         self._connection = self._open()
         _open.add(self)
 
@@ -276,12 +109,14 @@ class Executor(Submitter):
             self._find, site=self.site, patience=self._patience, payloads=payloads, group=self._group
         )
         connection.open()
+        self._known_site = KnownSite(Rest(self._find, 0.0), self.site)
+        self._maps.clear()
         weakref.finalize(self, connection.close).atexit = False
         return connection
 
     @property
     def group(self) -> str:
-        """Under which name the service knows what is submitted here; a forked child has one of its own."""
+        """Under which name the service knows what is submitted here; a forked child has its own unless it was given."""
         return self._connection.group
 
     def _connected(self) -> Connection:
@@ -312,6 +147,11 @@ class Executor(Submitter):
         if not self._connection.is_ours:
             return
         try:
+            for one in list(self._maps):
+                if cancel_futures:
+                    one.drop()
+                elif not wait:
+                    one.flush()
             waiting = self._unfinished()
             if cancel_futures:
                 for future in waiting:
@@ -323,8 +163,10 @@ class Executor(Submitter):
                     for future in waiting:
                         if not (future.done() or future.running()):
                             future.cancel()
-                futures.wait(waiting)
-                self._connection.deliver()
+                while waiting:
+                    futures.wait(waiting)
+                    self._connection.deliver()
+                    waiting = self._unfinished()  # what maps have sent meanwhile
             self._connection.close(CLOSE if wait else 0.0)
         except KeyboardInterrupt:
             self._interrupted()
@@ -340,6 +182,8 @@ class Executor(Submitter):
         """Cancel what is not done, or leave it running; say which."""
         self._shut_down = True
         _open.discard(self)
+        for one in list(self._maps) if self._connection.is_ours else []:
+            (one.flush if self._keep else one.drop)()
         left = self._unfinished() if self._connection.is_ours else []
         if not left:
             return
@@ -367,10 +211,14 @@ _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    """A script that uses no `with` is ended by Ctrl-C: its executors learn it here. A prompt outlives its Ctrl-C."""
-    if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
-        for executor in list(_open):
+    """A script that uses no `with` is ended: its executors learn it here, also from a Ctrl-C that a prompt outlives."""
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
+    for executor in list(_open):
+        if interrupted:
             executor._interrupted()
+        elif executor._connection.is_ours:
+            for one in list(executor._maps):
+                one.flush()
 
 
 atexit.register(_at_exit)  # before the thread that does the I/O is closed: that was registered earlier

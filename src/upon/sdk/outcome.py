@@ -26,6 +26,7 @@ from upon.errors import (
 )
 from upon.exceptions import root_cause
 from upon.messages import Failure, Result
+from upon.store.reference import size_of
 
 Loads = Callable[[bytes], Any]
 """Rebuilds what a payload holds: `serialize.loads`, or what reads from a store as well."""
@@ -96,16 +97,24 @@ def value_of(result: Result, loads: Loads = serialize.loads) -> Any:
         ) from error
     if not result.items:
         return value
-    return Chunk(value, {bad.index: bad.failure for bad in result.bad_items}, loads)
+    took = (result.timings.finished - result.timings.started) / 1e9
+    return Chunk(value, {bad.index: bad.failure for bad in result.bad_items}, loads, took, size_of(result.payload))
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The values of a map chunk; at the position of a bad item there is no value but a failure."""
+    """The values of a map chunk; at the position of a bad item there is no value but a failure.
+
+    Attributes:
+        seconds: how long it ran.
+        size: bytes of all its values, serialized.
+    """
 
     values: list[Any]
     bad: dict[int, Failure]
     loads: Loads = serialize.loads
+    seconds: float = 0.0
+    size: int = 0
 
     def items(self) -> Iterator[Any]:
         """Return the values to iterate over, once: each is taken out, so that it lives as long as its user wants.

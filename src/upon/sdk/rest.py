@@ -57,7 +57,7 @@ class Rest:
         self._find, self._patience = find, patience
         self._session: tuple[Background, aiohttp.ClientSession] | None = None
 
-    def ask(self, method: str, where: str, kind: type[T], body: Any = None) -> T:
+    def ask(self, method: str, where: str, kind: type[T], body: Any = None, *, within: float | None = None) -> T:
         """Send a request and read the answer.
 
         Args:
@@ -65,6 +65,7 @@ class Rest:
             where: from `path`.
             kind: what the answer holds; `None` for nothing.
             body: what to send as JSON.
+            within: s after which nobody waits any more (TimeoutError); default none.
 
         Raises:
             ServiceUnavailable: nobody answers.
@@ -72,7 +73,7 @@ class Rest:
             InputError: the body is not JSON data.
             UponError: the service's own answer, as the class it names.
         """
-        answer = background().run(self._send(method, where, None if body is None else encoded(body)))
+        answer = background().run(self._send(method, where, None if body is None else encoded(body)), within)
         if kind is type(None) or not answer:
             return None  # type: ignore[return-value]
         try:

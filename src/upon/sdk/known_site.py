@@ -1,0 +1,44 @@
+"""What an executor knows of its site: how many workers there are. Asked now and then, never at a cost of much time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from upon import api
+from upon.errors import UponError
+from upon.sdk.rest import Rest, path
+
+AGAIN = 30.0
+"""Seconds for which an answer counts."""
+WITHIN = 2.0
+"""Seconds that an answer may take; without one, what was known before counts."""
+WORKERS = 2
+"""What a site counts as having whose dispatcher has said nothing yet."""
+
+
+class KnownSite:
+    """A site as the service last described it.
+
+    Args:
+        rest: the way to the service; it should not be one that is patient.
+        name: the site's.
+    """
+
+    def __init__(self, rest: Rest, name: str) -> None:
+        self._rest, self._name = rest, name
+        self._asked = -AGAIN
+        self._site: api.Site | None = None
+
+    def workers(self) -> int:
+        """Return how many tasks the site runs at once."""
+        site = self._now()
+        return max(1, site.slots) if site is not None and site.slots else WORKERS
+
+    def _now(self) -> api.Site | None:
+        if time.monotonic() - self._asked > AGAIN:
+            self._asked = time.monotonic()
+            with contextlib.suppress(UponError, TimeoutError):
+                sites = self._rest.ask("GET", path("sites"), list[api.Site], within=WITHIN)
+                self._site = next((site for site in sites if site.name == self._name), self._site)
+        return self._site
