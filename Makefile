@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Modules are compiled once, whatever the environment wants: most of what the tests start is a new interpreter.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-latest test-lowest lint typecheck bench lock upgrade clean
+.PHONY: help demo test test-latest test-lowest lint typecheck bench chaos lock upgrade clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
@@ -67,6 +67,9 @@ lint: .venv/dev ## ruff and the direction of imports
 
 typecheck: .venv/dev ## mypy, strict, tests and benchmarks too
 	$(BIN)/mypy
+
+chaos: .venv/dev ## kill and stop all that works at a site, at random, for CHAOS seconds (600)
+	$(BIN)/python -m tests.failures.chaos $(CHAOS)
 
 bench: .venv/dev ## measure, with machine and versions
 	$(BIN)/python -m benchmarks

@@ -189,9 +189,9 @@ class Fabric:
             self.records += 1
         self._changed.set()
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
         """Wait until what has come out fulfils a condition."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             try:
                 while not condition():
                     self._changed.clear()
