@@ -117,14 +117,17 @@ def _up_foreground(settings: Settings, kafka: str, log: Path | None, sources_cho
         for _ in range(STARTS - 1):
             try:
                 return await run_once()
-            except AddressTaken as lost:
+            except AddressTaken as taken:
                 if told.is_set():
                     return None
-                say("upon", f"another program took an address of ours; starting again at others. {lost}")
+                say("upon", f"another program took an address of ours; starting again at others. {taken}")
         return await run_once()
+
+    lost: set[int] = set()
 
     async def run_once() -> None:
         supervisor = Supervisor(settings, kafka, say, locked)
+        supervisor.lost = lost
         beside = [asyncio.create_task(announce(supervisor)), asyncio.create_task(stop(supervisor))]
         try:
             await supervisor.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from upon.embedded.ports import HOST, free_port, is_free, owner
@@ -24,6 +25,11 @@ class Addresses:
         """Where a client on this machine finds the service."""
         return f"http://{reachable(self.listen)}"
 
+    def ports(self, part: str) -> set[int]:
+        """Return the ports at which a part of ours listens; Kafka's are its own."""
+        listening = {"service": self.listen, "dispatcher": self.dispatcher}
+        return {port(listening[part])} if part in listening else set()
+
     def environment(self, part: str) -> dict[str, str]:
         """Return what a part is told of them over its environment."""
         dispatcher = self.dispatcher
@@ -38,7 +44,13 @@ class Addresses:
 
 
 def chosen(
-    *, kafka: str, listen: str = f"{HOST}:0", dispatcher: str = "", last_service: str = "", last_dispatcher: str = ""
+    *,
+    kafka: str,
+    listen: str = f"{HOST}:0",
+    dispatcher: str = "",
+    last_service: str = "",
+    last_dispatcher: str = "",
+    avoid: Collection[int] = (),
 ) -> Addresses:
     """Return the addresses of this start: what the user wants, else those of the last start, else free ones.
 
@@ -47,6 +59,7 @@ def chosen(
         listen: HOST:PORT for the service; port 0 = that of the last start if it is free, else any free one.
         dispatcher: tcp://HOST:PORT for the dispatcher, likewise; empty: 127.0.0.1.
         last_service, last_dispatcher: addresses of the last start, empty if there was none.
+        avoid: ports that seemed free and were not.
 
     Raises:
         ConfigError: an address is not of that form, or its port is taken.
@@ -54,11 +67,12 @@ def chosen(
     place = dispatcher or f"tcp://{HOST}:0"
     if not place.startswith("tcp://"):
         raise ConfigError(f"setting dispatcher (environment UPON_DISPATCHER): tcp://HOST:PORT, not {dispatcher!r}")
-    service = _with_port("listen", listen, last_service, ())
+    service = _with_port("listen", listen, last_service, avoid)
     return Addresses(
         kafka=kafka,
         listen=service,
-        dispatcher="tcp://" + _with_port("dispatcher", place.removeprefix("tcp://"), last_dispatcher, (port(service),)),
+        dispatcher="tcp://"
+        + _with_port("dispatcher", place.removeprefix("tcp://"), last_dispatcher, {*avoid, port(service)}),
     )
 
 
@@ -76,7 +90,7 @@ def reachable(address: str) -> str:
     return f"{'[::1]' if ':' in host else HOST}:{number}"
 
 
-def _with_port(setting: str, wanted: str, last: str, avoid: tuple[int, ...]) -> str:
+def _with_port(setting: str, wanted: str, last: str, avoid: Collection[int]) -> str:
     host, colon, number = wanted.rpartition(":")
     if not (host and colon and number.isascii() and number.isdigit() and int(number) < 65536):
         raise ConfigError(f"setting {setting} (environment UPON_{setting.upper()}): HOST:PORT, not {wanted!r}")

@@ -67,9 +67,9 @@ class Supervisor:
         self.home: Home = settings.places
         self.external_kafka = external_kafka
         self.say = say
-        self.stopping = asyncio.Event()
-        self.all_ready = asyncio.Event()
+        self.stopping, self.all_ready = asyncio.Event(), asyncio.Event()
         self._locked = locked
+        self.lost: set[int] = set()  # ports that seemed free, and were not
         self._children: dict[str, Child] = {}
         self._log_begins: dict[str, int] = {}  # where in its log each part's last start begins, bytes
         self._failure: UponError | None = None
@@ -152,6 +152,7 @@ class Supervisor:
             dispatcher=os.environ.get("UPON_DISPATCHER", ""),
             last_service=str(profile.get("service", "")),
             last_dispatcher=str(profile.get("dispatcher", "")),
+            avoid=self.lost,
         )
         if self.external_kafka:
             await _check_answers(self.external_kafka)
@@ -302,6 +303,7 @@ class Supervisor:
         how = "" if code is None else f" ({parts.describe_exit(code)})"
         if code == parts.TAKEN and not self._named(name):
             self._failure = AddressTaken(f"{name}: {reason}")
+            self.lost |= self.addresses.ports(name)
         elif name == KAFKA and code is not None:
             self._failure = KafkaStartError(reason)
         else:

@@ -30,6 +30,14 @@ def test_the_last_ports_are_kept_while_they_are_free(taken: int) -> None:
     assert other.dispatcher == first.dispatcher
 
 
+def test_a_port_that_seemed_free_and_was_not_is_not_chosen_again() -> None:
+    service, dispatcher = free_port(), free_port()
+    lasting = {"last_service": f"http://127.0.0.1:{service}", "last_dispatcher": f"tcp://127.0.0.1:{dispatcher}"}
+    again = chosen(kafka="k:1", avoid={service}, **lasting)
+    assert again.listen != f"127.0.0.1:{service}"
+    assert again.dispatcher == lasting["last_dispatcher"]
+
+
 def test_what_the_user_wants_is_done_and_clients_here_get_an_address_to_connect_to() -> None:
     wanted, other = free_port(), free_port()
     found = chosen(kafka="k:1", listen=f"0.0.0.0:{wanted}", dispatcher=f"tcp://0.0.0.0:{other}")
