@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.machine import describe
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     CodeKnown,
     Heard,
     Input,
@@ -29,8 +29,8 @@ from upon.dispatcher.instructions import (
     ResultsStored,
     Send,
 )
+from upon.dispatcher.decisions.state import State
 from upon.dispatcher.protocol import Outcome, Ready, Results
-from upon.dispatcher.state import State
 from upon.messages import Invocation, InvocationBatch
 
 TASKS = 20_000

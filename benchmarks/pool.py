@@ -21,8 +21,8 @@ from rich.console import Console
 from benchmarks.machine import describe
 from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Up
-from upon.endpoint.instructions import Give, Instruction, Reclaim
-from upon.endpoint.pool import Pool
+from upon.endpoint.decisions.instructions import Give, Instruction, Reclaim
+from upon.endpoint.decisions.pool import Pool
 
 TASKS = 20_000
 BATCH = 500

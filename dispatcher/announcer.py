@@ -13,9 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from upon.dispatcher.decisions.state import State
+from upon.dispatcher.decisions.stragglers import stragglers
 from upon.dispatcher.publisher import Publisher
-from upon.dispatcher.state import State
-from upon.dispatcher.stragglers import stragglers
 from upon.dispatcher.tenure import SPEAKS_EVERY
 from upon.errors import UponError
 from upon.logs import get_logger

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from upon.dispatcher.instructions import CodeGone, CodeKnown
+from upon.dispatcher.decisions.instructions import CodeGone, CodeKnown
 from upon.errors import InputError, KafkaUnavailable
 from upon.kafka.clients import async_consumer
 from upon.logs import get_logger

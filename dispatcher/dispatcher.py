@@ -32,9 +32,7 @@ from upon.dispatcher import protocol, wire
 from upon.dispatcher.announcer import Announcer
 from upon.dispatcher.codes import Codes
 from upon.dispatcher.commits import Commits
-from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, control_input, invocation_input
-from upon.dispatcher.hearing import hear
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     Commit,
     Input,
     Instruction,
@@ -56,13 +54,15 @@ from upon.dispatcher.instructions import (
     Tell,
     Tick,
 )
-from upon.dispatcher.memo import Memo
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.memo import Memo
+from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.state import State
+from upon.dispatcher.feeds import LOOK_BACK, POLL_RECORDS, control_input, invocation_input
+from upon.dispatcher.hearing import hear
 from upon.dispatcher.publisher import Publisher
 from upon.dispatcher.recovery import horizon, past_of
 from upon.dispatcher.router import Router
 from upon.dispatcher.standby import Candidate, myself
-from upon.dispatcher.state import State
 from upon.dispatcher.tenure import Term
 from upon.kafka.follow import follow
 from upon.kafka.outbox import Outbox

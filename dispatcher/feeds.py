@@ -19,7 +19,7 @@ import msgspec
 
 from upon import requirements
 from upon.deadletters import letter, received
-from upon.dispatcher.instructions import BadRecordRead, CancelAsked, DrainAsked, RecordRead
+from upon.dispatcher.decisions.instructions import BadRecordRead, CancelAsked, DrainAsked, RecordRead
 from upon.errors import InputError, PayloadTooLarge
 from upon.kafka.positions import Position
 from upon.logs import get_logger

@@ -1,7 +1,7 @@
 """What managers say, in the order in which it is to be taken in: from the router's messages and broken connections to
 the state machine's inputs.
 
-Not here: sockets (`upon.dispatcher.router`), what follows from it (`upon.dispatcher.state`).
+Not here: sockets (`upon.dispatcher.router`), what follows from it (`upon.dispatcher.decisions.state`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import chain
 
 from upon.dispatcher import protocol, wire
-from upon.dispatcher.instructions import Heard, ManagerGone
+from upon.dispatcher.decisions.instructions import Heard, ManagerGone
 from upon.dispatcher.router import Gone, Router
 from upon.dispatcher.tenure import Term
 from upon.logs import get_logger

@@ -38,7 +38,7 @@ a default, and readers ignore fields they do not know. A kind that must change o
 be upgraded one after the other, as long as neither sends a newer kind to a peer whose Ready or Beat names an older
 version.
 
-Not here: bytes (`upon.dispatcher.wire`), sockets, keys (`upon.dispatcher.keys`), decisions (`upon.dispatcher.state`).
+Not here: bytes (`upon.dispatcher.wire`), sockets, keys (`upon.dispatcher.keys`), decisions (`decisions.state`).
 """
 
 from __future__ import annotations

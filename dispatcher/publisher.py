@@ -18,7 +18,7 @@ from functools import partial
 
 import msgspec
 
-from upon.dispatcher.tasks import failure
+from upon.dispatcher.decisions.tasks import failure
 from upon.errors import PayloadTooLarge
 from upon.kafka.batches import ROOM, Entry, Lane, Place, check
 from upon.kafka.forms import WHOLE, output_entry, output_lane, result_entry, results_lane

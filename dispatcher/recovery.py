@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from upon.dispatcher.decisions.past import Past
 from upon.dispatcher.feeds import LOOK_BACK
-from upon.dispatcher.past import Past
 from upon.kafka.follow import follow
 from upon.kafka.positions import Position
 

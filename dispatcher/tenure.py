@@ -9,7 +9,7 @@ that are written at once, and both read the same. Managers serve the highest epo
 nothing from a lower one: so a dispatcher that was stopped for a minute and does not know yet that it was superseded
 starts nothing. Its commits need no fence: whoever writes them, they say only what has its result in Kafka.
 
-Not here: reading and writing (`upon.dispatcher.standby`), what managers do with an epoch (`upon.endpoint.allegiance`).
+Not here: reading and writing (`upon.dispatcher.standby`), what managers do with an epoch (`allegiance`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     send(message) ──▶ to that one; to all, while nobody was heard yet
     beat(message) ──▶ to all: so one that has just become active learns of this manager
 
-Not here: whom it serves (`upon.endpoint.allegiance`), sockets (`upon.endpoint.link`), what is said (`manager`).
+Not here: whom it serves (`decisions.allegiance`), sockets (`upon.endpoint.link`), what is said (`manager`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from upon.dispatcher.protocol import FromDispatcher, FromManager, Heartbeat
-from upon.endpoint.allegiance import Allegiance
+from upon.endpoint.decisions.allegiance import Allegiance
 from upon.endpoint.link import Link
 from upon.errors import ConfigError
 from upon.logs import get_logger

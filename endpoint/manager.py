@@ -27,14 +27,14 @@ from upon.dispatcher.keys import curve_folder
 from upon.dispatcher.protocol import BATCH_BYTES, BEAT, Attempt, Death, FromDispatcher, Outcome
 from upon.dispatcher.wire import outcome_bytes, version_of
 from upon.endpoint.channel import Code, FromWorker
-from upon.endpoint.endings import bounded, exit_story
+from upon.endpoint.decisions.endings import bounded, exit_story
+from upon.endpoint.decisions.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.decisions.ledger import Ledger
+from upon.endpoint.decisions.pool import Pool
 from upon.endpoint.environment import allowed, told
 from upon.endpoint.execution import PYTHON
-from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
-from upon.endpoint.ledger import Ledger
 from upon.endpoint.links import Links
 from upon.endpoint.offer import offer_of
-from upon.endpoint.pool import Pool
 from upon.endpoint.watching import Watching
 from upon.endpoint.workers import Workers
 from upon.errors import ConfigError

@@ -11,7 +11,7 @@ import psutil
 
 from upon.config import Settings
 from upon.endpoint.confinement import VISIBLE
-from upon.endpoint.leases import Offer
+from upon.endpoint.decisions.leases import Offer
 
 _NVIDIA = re.compile(r"nvidia([0-9]+)")
 

@@ -11,7 +11,7 @@ Guarantees: when the manager is gone (the socket ends), all workers and whatever
 process exits; when this process is gone, Linux kills the workers. A process id is never signalled after it was
 reaped, and what a function started dies with its worker, before that worker's end is reported: its process group, and
 on Linux what had left that as well, for it is in the worker's cgroup, and becomes a child of this process.
-Deliberately absent: decisions (`upon.endpoint.pool`), tasks (they go from manager to worker directly).
+Deliberately absent: decisions (`upon.endpoint.decisions.pool`), tasks (they go from manager to worker directly).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from upon.dispatcher.protocol import Piece
-from upon.endpoint.worker_record import Worker
+from upon.endpoint.decisions.worker_record import Worker
 from upon.printed import whole_characters
 
 LONG = 1.0

@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Callable
 
 from upon.dispatcher import protocol
-from upon.endpoint import memory, worker_record
-from upon.endpoint.pool import Pool
+from upon.endpoint import memory
+from upon.endpoint.decisions import worker_record
+from upon.endpoint.decisions.pool import Pool
 from upon.endpoint.printing import Printing
 from upon.endpoint.workers import Workers
 

@@ -14,9 +14,10 @@ import pytest
 from tests.integration.dispatching import PATIENCE, Fabric, HandDriven, dispatcher, fabric
 from tests.services import Records, eventually, invocation, service
 from upon import api
-from upon.dispatcher import attempts, codes, protocol
+from upon.dispatcher import codes, protocol
 from upon.dispatcher.codes import Codes
-from upon.dispatcher.instructions import CodeGone, CodeKnown
+from upon.dispatcher.decisions import attempts
+from upon.dispatcher.decisions.instructions import CodeGone, CodeKnown
 from upon.kafka.clients import async_consumer, async_producer
 from upon.kafka.follow import follow
 from upon.messages import CODE_KEY, FunctionCode, FunctionRecord, InvocationBatch, registry_key

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
-from upon.dispatcher.capacity import Capacity, Manager
-from upon.dispatcher.tasks import Task, new_task
+from upon.dispatcher.decisions.capacity import Capacity, Manager
+from upon.dispatcher.decisions.tasks import Task, new_task
 from upon.messages import InvocationBatch
 
 BATCH = InvocationBatch(site="s", invocations=())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import AT_ONCE, Machine, ended, invocation, ready, record
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import DrainAsked, Heard
+from upon.dispatcher.decisions.instructions import DrainAsked, Heard
+from upon.dispatcher.decisions.waiting import Depths
 from upon.dispatcher.protocol import Attempt, Begun, Bye, Death, Lost, Return, Returned, Started, Stop
-from upon.dispatcher.waiting import Depths
 from upon.messages import Retry
 
 

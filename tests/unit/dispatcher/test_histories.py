@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     CancelAsked,
     CodeGone,
     CodeKnown,
@@ -39,10 +39,10 @@ from upon.dispatcher.instructions import (
     SendCode,
     Tick,
 )
-from upon.dispatcher.memo import Memo
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.memo import Memo
+from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.state import State
 from upon.dispatcher.protocol import Attempt, Outcome
-from upon.dispatcher.state import State
 from upon.kafka.positions import Position, committed_position
 from upon.messages import (
     FINAL,

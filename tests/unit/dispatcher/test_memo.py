@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record
-from upon.dispatcher.instructions import CancelAsked
-from upon.dispatcher.memo import AROUND, Memo
+from upon.dispatcher.decisions.instructions import CancelAsked
+from upon.dispatcher.decisions.memo import AROUND, Memo
 from upon.messages import Invocation
 from upon.store import reference
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.dispatcher.world import Machine, ended, invocation, ready, record
-from upon.dispatcher.instructions import CancelAsked
+from upon.dispatcher.decisions.instructions import CancelAsked
 from upon.dispatcher.protocol import Tasks
 from upon.messages import Invocation, Resources
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
+from upon.dispatcher.decisions.instructions import BadRecordRead
+from upon.dispatcher.decisions.past import DoneIds, Past
+from upon.dispatcher.decisions.tasks import IllegalTransition, new_task, retry_delay
 from upon.dispatcher.feeds import invocation_input
-from upon.dispatcher.instructions import BadRecordRead
-from upon.dispatcher.past import DoneIds, Past
 from upon.dispatcher.publisher import fitted, too_large
 from upon.dispatcher.recovery import first_needed
 from upon.dispatcher.router import Refusals
-from upon.dispatcher.tasks import IllegalTransition, new_task, retry_delay
 from upon.ids import new_id
 from upon.kafka.batches import check
 from upon.kafka.forms import results_lane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import AT_ONCE, VALUE_ERROR, Machine, died, ended, invocation, ready, record
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     CancelAsked,
     Heard,
     IntentStored,
@@ -14,7 +14,7 @@ from upon.dispatcher.instructions import (
     PublishStarted,
     RecordRead,
 )
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.messages import Cause, InvocationBatch, Retry
 

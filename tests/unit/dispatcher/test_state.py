@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, died, ended, invocation, ready, record
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     BadRecordRead,
     CancelAsked,
     CodeKnown,
@@ -23,10 +23,10 @@ from upon.dispatcher.instructions import (
     Resume,
     SendCode,
 )
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.tasks import MAX_UNSTARTED_LOSSES
+from upon.dispatcher.decisions.waiting import Depths
 from upon.dispatcher.protocol import Attempt
-from upon.dispatcher.tasks import MAX_UNSTARTED_LOSSES
-from upon.dispatcher.waiting import Depths
 from upon.messages import DeadLetter, Invocation, Retry
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.unit.dispatcher.world import Machine, ended, ready, record
 from upon.dispatcher import protocol
 from upon.dispatcher.announcer import MAX_MANAGERS, bounded
-from upon.dispatcher.instructions import Heard
-from upon.dispatcher.stragglers import ENOUGH, FUNCTIONS, LEAST, NAMED, UsualTimes, stragglers
-from upon.dispatcher.waiting import Depths
+from upon.dispatcher.decisions.instructions import Heard
+from upon.dispatcher.decisions.stragglers import ENOUGH, FUNCTIONS, LEAST, NAMED, UsualTimes, stragglers
+from upon.dispatcher.decisions.waiting import Depths
 from upon.messages import ManagerStatus, Straggler
 
 SECOND = 1_000_000_000

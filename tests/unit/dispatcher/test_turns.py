@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.unit.dispatcher.world import VALUE_ERROR, Machine, ended, invocation, ready, record, sends
 from upon.dispatcher import protocol, wire
-from upon.dispatcher.attempts import CODE_PATIENCE
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.attempts import CODE_PATIENCE
+from upon.dispatcher.decisions.instructions import (
     CodeGone,
     CodeKnown,
     Commit,
@@ -15,8 +15,8 @@ from upon.dispatcher.instructions import (
     ResultsStored,
     Send,
 )
+from upon.dispatcher.decisions.state import UNREAD
 from upon.dispatcher.protocol import Assignment, Attempt, Outcome
-from upon.dispatcher.state import UNREAD
 from upon.messages import Cause, Failure, InvocationBatch, ItemFailure, Retry
 from upon.printed import OutputPiece
 

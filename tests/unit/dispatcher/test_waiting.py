@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.dispatcher.world import invocation
-from upon.dispatcher.tasks import Task, account_of, new_task
-from upon.dispatcher.waiting import MAX_PREFETCH, Depths, Waiting
+from upon.dispatcher.decisions.tasks import Task, account_of, new_task
+from upon.dispatcher.decisions.waiting import MAX_PREFETCH, Depths, Waiting
 from upon.messages import Cause, InvocationBatch
 
 

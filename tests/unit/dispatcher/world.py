@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from upon.dispatcher import protocol
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.instructions import (
     CodeKnown,
     Heard,
     Input,
@@ -17,10 +17,10 @@ from upon.dispatcher.instructions import (
     Send,
     Tick,
 )
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.state import State
+from upon.dispatcher.decisions.waiting import Depths
 from upon.dispatcher.protocol import Outcome, Ready, Results
-from upon.dispatcher.state import State
-from upon.dispatcher.waiting import Depths
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry
 
 Kind = TypeVar("Kind")

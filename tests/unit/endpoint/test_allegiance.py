@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upon.endpoint.allegiance import Allegiance
+from upon.endpoint.decisions.allegiance import Allegiance
 
 
 def test_a_higher_epoch_is_served_and_a_lower_one_not_heard_any_more() -> None:

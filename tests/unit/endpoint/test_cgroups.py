@@ -8,7 +8,7 @@ from upon.dispatcher.protocol import Assignment
 from upon.endpoint.cgroups import bound, exceeded
 from upon.endpoint.channel import Task
 from upon.endpoint.confinement import confined
-from upon.endpoint.worker_record import Worker, bounded
+from upon.endpoint.decisions.worker_record import Worker, bounded
 from upon.messages import Resources
 
 

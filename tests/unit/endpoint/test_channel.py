@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from upon.endpoint import output
 from upon.endpoint.channel import Began, Code, Done, Frames, FromWorker, Missing, Up, frame, from_worker
-from upon.endpoint.code import CodeCache
+from upon.endpoint.decisions.code import CodeCache
 
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from upon.dispatcher.protocol import MAX_OUTCOME, Outcome
 from upon.dispatcher.wire import outcome_bytes
-from upon.endpoint.endings import bounded
+from upon.endpoint.decisions.endings import bounded
 from upon.messages import Failure, ItemFailure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from upon.dispatcher.protocol import Assignment, Attempt, Death, Outcome
-from upon.endpoint.ledger import Ledger
+from upon.endpoint.decisions.ledger import Ledger
 
 
 def task(id: str, attempt: int = 1) -> Assignment:

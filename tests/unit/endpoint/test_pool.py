@@ -6,9 +6,9 @@ import pytest
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment
 from upon.endpoint.channel import Began, Code, Done, Retire, Task, Up
-from upon.endpoint.endings import exit_story
-from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
-from upon.endpoint.pool import FIRST_WAIT, Pool
+from upon.endpoint.decisions.endings import exit_story
+from upon.endpoint.decisions.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.decisions.pool import FIRST_WAIT, Pool
 
 
 def pool(slots: int = 1) -> Pool:

@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Retire, Task, Up
-from upon.endpoint.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
-from upon.endpoint.leases import Offer
-from upon.endpoint.pool import Pool
-from upon.endpoint.worker_record import NOWHERE, Worker, next_event
+from upon.endpoint.decisions.instructions import Back, Died, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.decisions.leases import Offer
+from upon.endpoint.decisions.pool import Pool
+from upon.endpoint.decisions.worker_record import NOWHERE, Worker, next_event
 from upon.messages import Resources
 
 CODES = ("a", "b")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from upon.dispatcher.protocol import Assignment, Piece
+from upon.endpoint.decisions.worker_record import Worker
 from upon.endpoint.printing import ALL, EVERY, LONG, PIECE, Printing
-from upon.endpoint.worker_record import Worker
 
 
 class Screen:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from upon.api import decode_from_client
 from upon.dispatcher.codes import Codes
+from upon.dispatcher.decisions.past import Past
 from upon.dispatcher.feeds import control_input, invocation_input
-from upon.dispatcher.past import Past
 from upon.errors import EventError, InputError
 from upon.events import read_record
 from upon.messages import (

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import msgspec
 
 from upon.dispatcher.protocol import Assignment, Attempt, Death, Outcome
-from upon.endpoint.endings import cancelled
+from upon.endpoint.decisions.endings import cancelled
 
 BEATS = 2
 """A death is forgotten after so many Beats: by then the dispatcher has heard of it."""

@@ -20,12 +20,12 @@ import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
-from upon.dispatcher.capacity import Capacity, Manager
-from upon.dispatcher.needs import Limits, Needs
-from upon.dispatcher.past import DoneIds, Past
+from upon.dispatcher.decisions.capacity import Capacity, Manager
+from upon.dispatcher.decisions.needs import Limits, Needs
+from upon.dispatcher.decisions.past import DoneIds, Past
+from upon.dispatcher.decisions.tasks import HELD, Task, TaskState
+from upon.dispatcher.decisions.waiting import Depths, Waiting
 from upon.dispatcher.protocol import Outcome
-from upon.dispatcher.tasks import HELD, Task, TaskState
-from upon.dispatcher.waiting import Depths, Waiting
 from upon.dispatcher.wire import outcome_bytes
 from upon.kafka.offsets import Offsets
 

@@ -24,8 +24,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from upon.dispatcher.needs import Needs
-from upon.dispatcher.tasks import Task
+from upon.dispatcher.decisions.needs import Needs
+from upon.dispatcher.decisions.tasks import Task
 
 PREFETCH = 1
 """Tasks per slot that wait at a manager, at least: no worker waits for a round trip."""

@@ -30,8 +30,8 @@ from msgspec import Struct
 
 from upon import errors
 from upon.chains import to_environment
-from upon.dispatcher.memo import Key, key_of
-from upon.dispatcher.needs import Needs, needs_of
+from upon.dispatcher.decisions.memo import Key, key_of
+from upon.dispatcher.decisions.needs import Needs, needs_of
 from upon.dispatcher.protocol import Assignment, Outcome
 from upon.events import rfc3339
 from upon.messages import Failure, Invocation, InvocationBatch, Result, Retry, Started, Timings

@@ -21,9 +21,9 @@ import random
 from collections.abc import Callable, Iterable
 
 from upon.dispatcher import protocol
-from upon.dispatcher.attempts import Attempts
-from upon.dispatcher.book import Book
-from upon.dispatcher.instructions import (
+from upon.dispatcher.decisions.attempts import Attempts
+from upon.dispatcher.decisions.book import Book
+from upon.dispatcher.decisions.instructions import (
     BadRecordRead,
     CancelAsked,
     CodeGone,
@@ -46,12 +46,12 @@ from upon.dispatcher.instructions import (
     Step,
     Tick,
 )
-from upon.dispatcher.memo import Memo
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.memo import Memo
+from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.roster import Roster
+from upon.dispatcher.decisions.tasks import HELD, Task, new_task
+from upon.dispatcher.decisions.waiting import Depths
 from upon.dispatcher.protocol import Attempt
-from upon.dispatcher.roster import Roster
-from upon.dispatcher.tasks import HELD, Task, new_task
-from upon.dispatcher.waiting import Depths
 
 CANCEL_MEMORY = 3600.0
 """Seconds a cancel waits for its invocation: it may be read first."""

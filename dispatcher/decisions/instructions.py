@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from upon.dispatcher import protocol
-from upon.dispatcher.past import Past
+from upon.dispatcher.decisions.past import Past
 from upon.dispatcher.protocol import Attempt
 from upon.messages import DeadLetter, InvocationBatch, Result, Started
 from upon.printed import OutputPiece

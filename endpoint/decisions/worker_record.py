@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
-from upon.endpoint.endings import cancelled, died, out_of_memory, timed_out
-from upon.endpoint.instructions import Died, Ended, Instruction
+from upon.endpoint.decisions.endings import cancelled, died, out_of_memory, timed_out
+from upon.endpoint.decisions.instructions import Died, Ended, Instruction
 
 NOWHERE = -1
 """A worker that is in no place of an index."""

@@ -15,7 +15,7 @@ Guarantees, whatever the order of the events:
 - but for that, no task waits while a worker is idle, nor behind another one's.
 
 Not here: time (handed in, monotonic seconds), processes and channels (`upon.endpoint.workers`), attempts' numbers and
-what the dispatcher knows (`upon.endpoint.ledger`).
+what the dispatcher knows (`upon.endpoint.decisions.ledger`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from signal import SIGKILL
 
 from upon.dispatcher.protocol import STARTED_AFTER, Assignment, Begun
-from upon.endpoint.alarms import Alarms
 from upon.endpoint.channel import Began, Code, Done, FromWorker, Missing, Retire, Up
-from upon.endpoint.code import CodeCache
-from upon.endpoint.dealing import Rooms
-from upon.endpoint.endings import cancelled, ended
-from upon.endpoint.instructions import Back, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
-from upon.endpoint.leases import Leases, Offer
-from upon.endpoint.queue import Queue
-from upon.endpoint.worker_record import Reason, Worker, begun, ending
+from upon.endpoint.decisions.alarms import Alarms
+from upon.endpoint.decisions.code import CodeCache
+from upon.endpoint.decisions.dealing import Rooms
+from upon.endpoint.decisions.endings import cancelled, ended
+from upon.endpoint.decisions.instructions import Back, Ended, Fork, Give, Instruction, Kill, Lack, Reclaim, Slow
+from upon.endpoint.decisions.leases import Leases, Offer
+from upon.endpoint.decisions.queue import Queue
+from upon.endpoint.decisions.worker_record import Reason, Worker, begun, ending
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds before a worker that died at its start is started again: doubled each time, up to the longest."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from upon.dispatcher.tasks import Task
+from upon.dispatcher.decisions.tasks import Task
 from upon.messages import Resources
 
 NOTHING = Resources(cores=0)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from upon.dispatcher.capacity import Manager
-from upon.dispatcher.tasks import Task
+from upon.dispatcher.decisions.capacity import Manager
+from upon.dispatcher.decisions.tasks import Task
 from upon.messages import Straggler
 
 KEPT = 64

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from upon.endpoint.worker_record import Worker
+from upon.endpoint.decisions.worker_record import Worker
 from upon.messages import Resources
 
 

@@ -3,18 +3,18 @@
     unknown ──Ready──▶ known ──Bye, silence, broken connection──▶ unknown        what it held is queued again
        └─ anything else: Beat(known=False), so that it says Ready
 
-Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
+Pure: a part of the state machine (`upon.dispatcher.decisions.state`), over its book.
 """
 
 from __future__ import annotations
 
 from upon.dispatcher import protocol
-from upon.dispatcher.attempts import NOBODY_COULD, Attempts
-from upon.dispatcher.book import Book
-from upon.dispatcher.capacity import Manager
-from upon.dispatcher.instructions import SendCode, Step
+from upon.dispatcher.decisions.attempts import NOBODY_COULD, Attempts
+from upon.dispatcher.decisions.book import Book
+from upon.dispatcher.decisions.capacity import Manager
+from upon.dispatcher.decisions.instructions import SendCode, Step
+from upon.dispatcher.decisions.tasks import FREE
 from upon.dispatcher.protocol import Attempt
-from upon.dispatcher.tasks import FREE
 
 
 class Roster:

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from upon.dispatcher.protocol import Assignment
 from upon.endpoint.channel import MAX_AHEAD, Code, Task, ToWorker
-from upon.endpoint.code import CodeCache
-from upon.endpoint.instructions import Give, Instruction
-from upon.endpoint.leases import Lease
-from upon.endpoint.worker_record import NOWHERE, Worker
+from upon.endpoint.decisions.code import CodeCache
+from upon.endpoint.decisions.instructions import Give, Instruction
+from upon.endpoint.decisions.leases import Lease
+from upon.endpoint.decisions.worker_record import NOWHERE, Worker
 
 AHEAD_BYTES = 1024 * 1024
 """Bytes of arguments past which a worker gets no further task ahead."""

@@ -4,7 +4,7 @@
                 │           │                └─ to be retried ─▶ again
                 └───────────┴─▶ death, lose ─▶ again, or fail with the story
 
-Pure: a part of the state machine (`upon.dispatcher.state`), over its book.
+Pure: a part of the state machine (`upon.dispatcher.decisions.state`), over its book.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from itertools import islice
 import msgspec
 
 from upon.dispatcher import protocol
-from upon.dispatcher.book import Book
-from upon.dispatcher.capacity import Manager
-from upon.dispatcher.instructions import PublishIntent, PublishOutput, PublishResult, PublishStarted, SendCode, Step
-from upon.dispatcher.memo import Key, Memo
-from upon.dispatcher.protocol import BATCH_BYTES, Attempt, Outcome
-from upon.dispatcher.stragglers import UsualTimes
-from upon.dispatcher.tasks import (
+from upon.dispatcher.decisions.book import Book
+from upon.dispatcher.decisions.capacity import Manager
+from upon.dispatcher.decisions.instructions import (
+    PublishIntent,
+    PublishOutput,
+    PublishResult,
+    PublishStarted,
+    SendCode,
+    Step,
+)
+from upon.dispatcher.decisions.memo import Key, Memo
+from upon.dispatcher.decisions.stragglers import UsualTimes
+from upon.dispatcher.decisions.tasks import (
     HELD,
     MAX_UNSTARTED_LOSSES,
     Task,
@@ -33,7 +39,8 @@ from upon.dispatcher.tasks import (
     retry_delay,
     start_of,
 )
-from upon.dispatcher.waiting import Lane, slots_of
+from upon.dispatcher.decisions.waiting import Lane, slots_of
+from upon.dispatcher.protocol import BATCH_BYTES, Attempt, Outcome
 from upon.dispatcher.wire import assignment_bytes, outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Failure

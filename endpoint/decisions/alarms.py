@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
-from upon.endpoint.worker_record import Worker, next_event
+from upon.endpoint.decisions.worker_record import Worker, next_event
 
 SLACK = 64
 """Entries that may be stale beside two for each worker, before the heap is made anew."""
