@@ -99,7 +99,7 @@ class Announcer:
             running=running,
             stragglers=stragglers(book.managers.values(), self._state.attempts.usual, time.monotonic()),
             draining=self._state.draining,
-            closed=self._state.attempts.closed,
+            closed=self._state.placement.closed,
             remembered=len(self._state.attempts.memo),
             repeated=self._state.attempts.memo.hits,
         )

@@ -191,7 +191,7 @@ class Dispatcher:
         try:
             await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
             if self._found.wait:
-                self._state.attempts.hold_until = time.monotonic() + CLAIM_WAIT
+                self._state.placement.hold_until = time.monotonic() + CLAIM_WAIT
             taking = asyncio.create_task(self._read_invocations())
             taking.add_done_callback(self._ended)
             tasks.append(taking)

@@ -1,6 +1,6 @@
 """Attempts: a task given to a manager, and how that ends.
 
-    place ─▶ assigned ─▶ started ─▶ outcome ─┬─ final ─▶ settle ─▶ finish
+    placement ─▶ assigned ─▶ started ─▶ outcome ─┬─ final ─▶ settle ─▶ finish
                 │           │                └─ to be retried ─▶ again
                 └───────────┴─▶ death, lose ─▶ again, or fail with the story
 
@@ -10,28 +10,24 @@ Pure: a part of the state machine (`upon.dispatcher.decisions.state`), over its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
 import msgspec
 
 from upon.dispatcher import protocol
 from upon.dispatcher.decisions.book import Book
-from upon.dispatcher.decisions.capacity import Manager
 from upon.dispatcher.decisions.instructions import (
-    PublishIntent,
     PublishOutput,
     PublishResult,
     PublishStarted,
-    SendCode,
     Step,
 )
 from upon.dispatcher.decisions.memo import Key, Memo
+from upon.dispatcher.decisions.placement import Placement
 from upon.dispatcher.decisions.stragglers import UsualTimes
 from upon.dispatcher.decisions.tasks import (
     HELD,
     MAX_UNSTARTED_LOSSES,
     Task,
-    assignment_of,
     failure,
     instant,
     lost_failure,
@@ -39,22 +35,17 @@ from upon.dispatcher.decisions.tasks import (
     retry_delay,
     start_of,
 )
-from upon.dispatcher.decisions.waiting import Lane, slots_of
-from upon.dispatcher.protocol import BATCH_BYTES, Attempt, Outcome
-from upon.dispatcher.wire import assignment_bytes, outcome_bytes
+from upon.dispatcher.decisions.waiting import slots_of
+from upon.dispatcher.protocol import Attempt, Outcome
+from upon.dispatcher.wire import outcome_bytes
 from upon.errors import FunctionNotFound, TaskCancelled
 from upon.messages import Failure
-from upon.portions import portions
 from upon.printed import OutputPiece
 
 CODE_PATIENCE = 15.0
 """Seconds an invocation waits for its function's code: registry and invocations are different topics."""
 SMALL = 1024
 """Bytes of arguments that may as well be held until the result is stored."""
-SHAPED_TRIES = 8
-"""Lanes that need resources and are tried in vain, in one placement; the others of that kind wait for the next."""
-NOBODY_COULD = "a manager that has so much"
-"""What lanes wait for that need more than any manager has."""
 STORY_LINES = 20
 """Lines of a task's story kept."""
 
@@ -64,8 +55,7 @@ class Attempts:
 
     Args:
         book, step: the state machine's.
-        hold_until: monotonic s before which nothing is placed.
-        timeout: s that a task may run which names no timeout itself; 0 = without end.
+        placement: who gets what is ready.
         random: numbers from 0 to 1, for the jitter of backoffs.
         memo: results that may be given again.
     """
@@ -74,17 +64,13 @@ class Attempts:
         self,
         book: Book,
         step: Step,
+        placement: Placement,
         *,
-        hold_until: float,
-        timeout: float,
         random: Callable[[], float],
         memo: Memo,
     ) -> None:
-        self.book, self.step = book, step
-        self.usual, self.memo = UsualTimes(), memo
-        self.hold_until, self._timeout, self._random = hold_until, timeout, random
-        self.closed = False  # nothing is placed until somebody says so
-        self._promised: list[Task] = []  # placed, and may begin from this turn on
+        self.book, self.step, self._placement = book, step, placement
+        self.usual, self.memo, self._random = UsualTimes(), memo, random
         self._times: dict[str, tuple[list[float], list[float]]] = {}  # by code: s of this turn's tasks, and an item's
         self._beyond: dict[str, float] = {}  # by account: s that they took beyond what was charged
 
@@ -99,7 +85,8 @@ class Attempts:
     def go_on(self, task: Task) -> None:
         """A new task goes its way; one that has begun before, when managers have had time to say that they have it."""
         if task.before:
-            held = self.hold_until if self.hold_until != float("inf") else 0.0
+            hold = self._placement.hold_until
+            held = hold if hold != float("inf") else 0.0
             task.due = max(self.step.now.mono, held)
             self.book.move(task, "retrying")
         elif task.memo is None or not self._is_repeated(task, task.memo):
@@ -159,87 +146,6 @@ class Attempts:
         task.manager, task.attempt, task.started, task.pid = manager, attempt, 0, 0
         task.starts, task.before, task.sent = max(task.starts, task.before - 1), 0, True  # the last one goes on
         self.book.move(task, "assigned")
-
-    def may_begin(self, id: str, attempt: int) -> None:
-        """Kafka has that this attempt may have begun: its manager may have it."""
-        task = self.book.tasks.get(id)
-        if task is not None and task.state == "assigned" and task.attempt == attempt and not task.sent:
-            task.sent = True
-            self._promised.append(task)
-
-    @property
-    def _open(self) -> bool:
-        return not self.closed and self.step.now.mono >= self.hold_until
-
-    def place(self) -> None:
-        """Give ready tasks to managers that have room: one message for each manager and turn, code first."""
-        capacity = self.book.capacity
-        given: dict[str, list[Task]] = {}
-        for task in self._promised:
-            given.setdefault(task.manager, []).append(task)
-        self._promised.clear()
-        if self._open:
-            self._share_out(given)
-        while capacity.turned():  # somebody was kept for nothing: others may have him
-            self._share_out(given)
-        for id, all_tasks in given.items():
-            assignments = tuple(assignment_of(task, self._timeout) for task in all_tasks)
-            batches = portions(assignments, assignment_bytes, BATCH_BYTES) if len(assignments) > 1 else (assignments,)
-            for batch in batches:
-                self.step.send(id, protocol.Tasks.of(batch))
-        if self._open and not capacity.level() and capacity.stuck:
-            self._spread()
-
-    def _share_out(self, given: dict[str, list[Task]]) -> None:
-        """Give tasks to managers, the fairest lane first, until nobody has room or nothing that may go waits."""
-        ready, capacity, tries = self.book.ready, self.book.capacity, SHAPED_TRIES
-        while ready and (lane := ready.next(capacity.level(), shaped=tries > 0)) is not None:
-            shares, wanting = self._shares(lane)
-            if not shares:
-                ready.set_aside(lane, wanting)
-                tries -= not wanting
-                continue
-            tasks = iter(ready.take(lane, sum(count for _, count in shares)))
-            for manager, count in shares:
-                self._give(manager, lane.code, list(islice(tasks, count)), given)
-        ready.bring_back()
-
-    def _shares(self, lane: Lane) -> tuple[list[tuple[Manager, int]], str]:
-        """Return who gets how many of a lane's next tasks; if nobody does, what it waits for (`Waiting.set_aside`)."""
-        ready, capacity, count = self.book.ready, self.book.capacity, self.book.ready.turn(lane)
-        if (needs := lane.needs) is None:
-            return capacity.deal(lane.code, ready.depths.of(lane.code), count), ""
-        count, used_up = self.book.limits.room(needs.limits, count)
-        if used_up:
-            return [], used_up
-        if not needs.shaped:
-            return capacity.deal(lane.code, 1, count), ""
-        return capacity.fit(needs.resources, count), "" if capacity.could(needs.resources) else NOBODY_COULD
-
-    def _spread(self) -> None:
-        """Ask back what waits behind slow tasks while slots elsewhere are idle."""
-        for manager, count in self.book.capacity.idle_for_stuck():
-            waiting = [task for task in manager.tasks.values() if task.state == "assigned" and task.sent]
-            asked = [task for task in waiting if task.recalled != task.attempt][-count:]
-            for task in asked:
-                task.recalled = task.attempt
-            if asked:
-                self.step.send(manager.id, protocol.Return(tuple(Attempt(task.id, task.attempt) for task in asked)))
-
-    def _give(self, manager: Manager, code: str, tasks: list[Task], given: dict[str, list[Task]]) -> None:
-        self.book.assign(manager, tasks)
-        wall = self.step.now.wall
-        for task in tasks:
-            task.attempt += 1
-            task.dispatched, task.started, task.pid = wall, 0, 0
-            task.sent = task.invocation.retry.attempts > 1
-            if not task.sent:
-                self.step.add(PublishIntent(task.attempt, start_of(task, 0)))
-        if code not in manager.warm:
-            self.book.capacity.warm(manager, code)
-            self.step.add(SendCode(manager.id, code))
-        if at_once := [task for task in tasks if task.sent]:
-            given.setdefault(manager.id, []).extend(at_once)
 
     def _current(self, manager: str, id: str, attempt: int) -> Task | None:
         """Return the task if this is its attempt under way."""

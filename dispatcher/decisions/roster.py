@@ -9,10 +9,11 @@ Pure: a part of the state machine (`upon.dispatcher.decisions.state`), over its 
 from __future__ import annotations
 
 from upon.dispatcher import protocol
-from upon.dispatcher.decisions.attempts import NOBODY_COULD, Attempts
+from upon.dispatcher.decisions.attempts import Attempts
 from upon.dispatcher.decisions.book import Book
 from upon.dispatcher.decisions.capacity import Manager
 from upon.dispatcher.decisions.instructions import SendCode, Step
+from upon.dispatcher.decisions.placement import NOBODY_COULD
 from upon.dispatcher.decisions.tasks import FREE
 from upon.dispatcher.protocol import Attempt
 

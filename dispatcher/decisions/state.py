@@ -48,6 +48,7 @@ from upon.dispatcher.decisions.instructions import (
 )
 from upon.dispatcher.decisions.memo import Memo
 from upon.dispatcher.decisions.past import Past
+from upon.dispatcher.decisions.placement import Placement
 from upon.dispatcher.decisions.roster import Roster
 from upon.dispatcher.decisions.tasks import HELD, Task, new_task
 from upon.dispatcher.decisions.waiting import Depths
@@ -98,8 +99,8 @@ class State:
     ) -> None:
         self.book, self.step = Book(past, depths), Step()
         memo = Memo() if memo is None else memo
-        self.attempts = Attempts(self.book, self.step, hold_until=hold_until, timeout=timeout, random=random, memo=memo)
-        self.attempts.closed = closed
+        self.placement = Placement(self.book, self.step, hold_until=hold_until, closed=closed, timeout=timeout)
+        self.attempts = Attempts(self.book, self.step, self.placement, random=random, memo=memo)
         self.roster = Roster(self.book, self.step, self.attempts, session)
         self.paused = False
         self._waited = 0.0  # monotonic s: since when what managers have and was not read yet could have been read
@@ -112,7 +113,7 @@ class State:
             self._take(event)
         self.step.say_stored()
         self.attempts.learn()
-        self.attempts.place()
+        self.placement.place()
         self._bound()
         moved = self.book.offsets.advanced()
         for partition in self.book.offsets.closed():
@@ -130,7 +131,7 @@ class State:
             case ResultsStored():
                 self._stored(event.ids)
             case IntentStored():
-                self.attempts.may_begin(event.id, event.attempt)
+                self.placement.may_begin(event.id, event.attempt)
             case PastRead():
                 self._past_read(event.past)
             case CodeKnown():
@@ -144,7 +145,7 @@ class State:
                 if managers:
                     self.roster.drain(managers)
                 else:
-                    self.attempts.closed = on
+                    self.placement.closed = on
             case ManagerGone():
                 self.roster.gone(event.manager, event.story)
             case BadRecordRead():
@@ -159,19 +160,19 @@ class State:
     @property
     def draining(self) -> bool:
         """Whether nothing new is started: the site is closed, or about to stop."""
-        return self.attempts.closed or self.attempts.hold_until == float("inf")
+        return self.placement.closed or self.placement.hold_until == float("inf")
 
     def drain(self, on: bool) -> None:
         """Start nothing more, or go on: what managers hold runs to its end, the rest waits."""
-        self.attempts.hold_until = float("inf") if on else 0.0
+        self.placement.hold_until = float("inf") if on else 0.0
 
     def deadline(self) -> float | None:
         """Return when (monotonic s) a Tick is due; None: nothing waits for time to pass."""
         times = [self.book.alarms[0][0]] if self.book.alarms else []
         if (roster := self.roster.deadline()) is not None:
             times.append(roster)
-        if self.book.ready and self.step.now.mono < self.attempts.hold_until:
-            times.append(self.attempts.hold_until)
+        if self.book.ready and self.step.now.mono < self.placement.hold_until:
+            times.append(self.placement.hold_until)
         return min(times, default=None)
 
     def check_invariants(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.dispatcher.world import Machine, ended, invocation, ready, record
-from upon.dispatcher.decisions.instructions import CancelAsked
+from upon.dispatcher.decisions.instructions import CancelAsked, DrainAsked
 from upon.dispatcher.protocol import Tasks
 from upon.messages import Invocation, Resources
 
@@ -101,3 +101,15 @@ def test_priority_counts_within_an_account() -> None:
     m.do(record(0, "low", invocation("high", priority=5), invocation("lowest", priority=-1)))
     m.do(ready(slots=3))
     assert given(m) == ["high", "low", "lowest"]
+
+
+def test_a_site_that_is_closed_gives_out_nothing_though_somebody_was_kept() -> None:
+    m = Machine()
+    m.do(ready(slots=2))
+    m.do(record(0, "s0", "s1"))
+    m.do(record(1, big("big")), ended("s0"), record(2, "x"))
+    m.do(DrainAsked())
+    m.do(CancelAsked(("big",)))
+    assert m.assigned() == []
+    m.do(DrainAsked(on=False))
+    assert given(m) == ["x"]
