@@ -52,7 +52,7 @@ class Code(Struct, frozen=True, array_like=True, tag="code"):
 
     hash: str
     body: bytes
-    python: str = ""  # what pickled it, such as "3.11"; empty = unknown
+    python: str = ""  # what pickled it, such as "3.11"; empty: for any
 
 
 class Up(Struct, frozen=True, array_like=True, tag="up"):

@@ -27,7 +27,7 @@ from upon.endpoint.preview import preview
 from upon.errors import FunctionLoadError, PayloadTooLarge, StoreError
 from upon.messages import MAX_PAYLOAD, Failure, ItemFailure
 from upon.serialize import text_of
-from upon.source_text import Lines, Shown, blocks_of, lines_of
+from upon.source_text import Lines, Shown, blocks_of, lines_of, pickle_of
 from upon.store.payloads import Payloads
 from upon.store.reference import size_of
 
@@ -90,7 +90,7 @@ class Functions:
 def load(code: Code, name: str) -> Function | Failure:
     """Rebuild a function, or say in a `FunctionLoadError` what is missing and what to do."""
     name = name or "the function"
-    if code.python and code.python != PYTHON and b"cloudpickle" in code.body:
+    if code.python and code.python != PYTHON and b"CodeType" in pickle_of(code.body):
         return dump(
             FunctionLoadError(
                 f"{name} was pickled by Python {code.python} and this worker runs Python {PYTHON}, which cannot run "

@@ -210,7 +210,7 @@ class FunctionCode(Message, frozen=True, kw_only=True, tag="code"):
 
     hash: str  # `upon.code_hash` of body
     body: bytes  # cloudpickle
-    python: str  # "3.11": what pickled it
+    python: str  # "3.11": what pickled it; empty: source text or names, for any
     created: int = 0
 
 

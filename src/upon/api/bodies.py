@@ -31,7 +31,7 @@ class NewFunction(Body, frozen=True, kw_only=True):
 
     name: str
     body: bytes  # `upon.serialize.dump_function`
-    python: str  # "3.11"
+    python: str  # "3.11"; empty: source text, for any
     description: str = ""
     source: str = ""
 

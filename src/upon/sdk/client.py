@@ -32,6 +32,7 @@ from upon.sdk.deadletters import DeadLetters
 from upon.sdk.future import TaskFuture, id_of
 from upon.sdk.options import Options
 from upon.sdk.output import Output
+from upon.sdk.pythons import PYTHON, Pythons, pythons_of
 from upon.sdk.remote_store import RemoteStore
 from upon.sdk.rest import Rest, encoded, path
 from upon.sdk.rules import Rules
@@ -129,17 +130,20 @@ class Client(DeadLetters, Output, Rules, Tasks):
         """Register a function's next version; the same code under the same name gives the same version again.
 
         Args:
-            function: any function that pickles.
+            function: any function that pickles. Where a site has workers of another minor version of Python, it travels
+                as source text if it can (docs/functions.md).
             name: for rules and `invoke`; default its qualified name.
             description: default the first line of its docstring.
 
         Raises:
             FunctionError: it does not pickle, or its name cannot be one.
         """
+        everywhere = pythons_of(self.sites())
+        code = functions.code_of(function, Pythons(everywhere.there | {PYTHON}))  # it may be for a site to come
         body = api.NewFunction(
             name=name or functions.name_of(function),
-            body=functions.code_of(function).body,
-            python=functions.PYTHON,
+            body=code.body,
+            python=code.python,
             description=functions.description_of(function) if description is None else description,
             source=functions.source_of(function),
         )

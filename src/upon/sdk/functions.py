@@ -13,7 +13,6 @@ state may have changed.
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -23,18 +22,22 @@ from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from upon import pickling, serialize
+from upon import pickling, serialize, source_form, source_text
 from upon.code_hash import code_hash
 from upon.errors import FunctionError, InputError, PayloadTooLarge, StoreError
 from upon.locks import lock
 from upon.messages import MAX_PAYLOAD, FunctionCode
 from upon.sdk.modules import stays_behind, travelling
+from upon.sdk.pythons import PYTHON, UNKNOWN, Pythons
+from upon.source_form import NotAsSource
+from upon.source_text import pickle_of
 from upon.store.payloads import Payloads
 from upon.store.reference import ARGUMENTS
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MAX_NAME = 200
 """Characters of a function's name that the service takes."""
+BYTE_CODE = b"CodeType"
+"""What stands in each pickle that has byte code in it."""
 _MISSING = object()
 _lock = lock()
 
@@ -44,27 +47,37 @@ class _Known:
     code: FunctionCode
     names: tuple[str, ...]  # globals that the function names
     bound: tuple[Any, ...]  # what its names were bound to when it was pickled
+    pythons: Pythons  # that were to run it
 
 
 _cache: weakref.WeakKeyDictionary[Callable[..., Any], _Known] = weakref.WeakKeyDictionary()
 
 
-def code_of(function: Callable[..., Any]) -> FunctionCode:
+def code_of(function: Callable[..., Any], pythons: Pythons = UNKNOWN) -> FunctionCode:
     """Return a function as it travels. About 1 µs when it is known already.
 
+    Args:
+        pythons: what is to run it. If some are of another minor version it travels as source text, where that is
+            possible; its `python` is empty then.
+
     Raises:
-        FunctionError: not callable, not picklable (the message names the culprit where it can), or too large.
+        FunctionError: not callable, not picklable (the message names the culprit where it can), too large; or it is of
+            another Python than all that are to run it, and cannot go as source text.
     """
     if isinstance(function, BuiltinFunctionType):
-        return _of_a_module(function) if isinstance(function.__self__, ModuleType) else _pickled(function)
+        return _of_a_module(function) if isinstance(function.__self__, ModuleType) else _pickled(function, pythons)
     if not isinstance(function, FunctionType):
-        return _pickled(function)
+        return _pickled(function, pythons)
     found = _cache.get(function)
-    if found is not None and all(map(is_, found.bound, _variables(function, found.names))):
+    if (
+        found is not None
+        and (found.pythons is pythons or found.pythons == pythons)
+        and all(map(is_, found.bound, _variables(function, found.names)))
+    ):
         return found.code
     names = _names(function.__code__)
     bound = _variables(function, names)
-    found = _cache[function] = _Known(_pickled(function), names, bound)
+    found = _cache[function] = _Known(_pickled(function, pythons), names, bound, pythons)
     return found.code
 
 
@@ -88,7 +101,7 @@ def apart(
 @lru_cache(maxsize=256)
 def _of_a_module(function: Callable[..., Any]) -> FunctionCode:
     """Return a built-in function of a module, such as `pow`: it has no state."""
-    return _pickled(function)
+    return _pickled(function, UNKNOWN)
 
 
 def name_of(function: Callable[..., Any] | str) -> str:
@@ -160,14 +173,31 @@ def _unserializable(what: str, named: Sequence[tuple[str, Any]], error: Exceptio
     return InputError(f"the arguments of {what} cannot be serialized: {type(error).__name__}: {error}")
 
 
-def _pickled(function: Callable[..., Any]) -> FunctionCode:
+def check_arguments(payload: bytes, function: Callable[..., Any] | str, pythons: Pythons) -> None:
+    """Raise InputError if arguments have byte code in them that no worker can run."""
+    if pythons.is_none_ours and payload[:1] == b"c" and BYTE_CODE in payload:
+        raise InputError(
+            f"the arguments of {name_of(function)} hold functions or classes of this program, byte code of Python "
+            f"{PYTHON}, and the site's workers run Python {pythons}: use the same minor version on both sides, or pass "
+            "plain data or what is of a module that both have"
+        )
+
+
+def _pickled(function: Callable[..., Any], pythons: Pythons) -> FunctionCode:
     if not callable(function):
         raise FunctionError(f"{function!r} is not callable: give a function")
     travelling()
     by_value: list[FunctionType] = []
     try:
         with _lock:
-            body = serialize.dump_function(function, by_value)
+            body, python = serialize.dump_function(function, by_value), PYTHON
+            if pythons.others and BYTE_CODE in pickle_of(body):
+                body, python = _as_source(function, body, pythons)
+    except NotAsSource as error:
+        raise FunctionError(
+            f"{name_of(function)} is byte code of Python {PYTHON}, and the workers run Python {pythons}; it does not "
+            f"travel as source text, because {error}: use the same minor version on both sides"
+        ) from error
     except Exception as error:
         raise FunctionError(_story(function, error)) from error
     if len(body) > MAX_PAYLOAD:
@@ -181,7 +211,24 @@ def _pickled(function: Callable[..., Any]) -> FunctionCode:
             "top of the file, or install it at the site",
             stacklevel=2,
         )
-    return FunctionCode(hash=code_hash(body), body=body, python=PYTHON)
+    return FunctionCode(hash=code_hash(body), body=body, python=python)
+
+
+def _as_source(function: Callable[..., Any], body: bytes, pythons: Pythons) -> tuple[bytes, str]:
+    """Return a function's body as source text, for any Python; if it cannot go so, as it is, for ours, if one is there.
+
+    Raises:
+        NotAsSource: none is there.
+    """
+    try:
+        data, found = source_form.dumps(function, pythons.there)
+        return source_text.attach(data, source_text.gather(found)), ""
+    except Exception as error:
+        if not pythons.is_none_ours:
+            return body, PYTHON
+        if isinstance(error, NotAsSource):
+            raise
+        raise NotAsSource(f"what it uses does not pickle without byte code ({error})") from error
 
 
 # ── which variables a function names ──────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""What an executor knows of its site: how many workers there are. Asked now and then, never at a cost of much time."""
+"""What an executor knows of its site: how many workers, and of which Python. Asked now and then, at no great cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 from upon import api
 from upon.errors import UponError
+from upon.sdk.pythons import UNKNOWN, Pythons, pythons_of
 from upon.sdk.rest import Rest, path
 
 AGAIN = 30.0
@@ -29,6 +30,13 @@ class KnownSite:
         self._rest, self._name = rest, name
         self._asked = -AGAIN
         self._site: api.Site | None = None
+        self._pythons = UNKNOWN
+
+    def pythons(self) -> Pythons:
+        """Return the versions of Python that its workers run."""
+        if time.monotonic() - self._asked > AGAIN:
+            self._now()
+        return self._pythons
 
     def workers(self) -> int:
         """Return how many tasks the site runs at once."""
@@ -41,4 +49,5 @@ class KnownSite:
             with contextlib.suppress(UponError, TimeoutError):
                 sites = self._rest.ask("GET", path("sites"), list[api.Site], within=WITHIN)
                 self._site = next((site for site in sites if site.name == self._name), self._site)
+                self._pythons = pythons_of([self._site] if self._site is not None else [])
         return self._site

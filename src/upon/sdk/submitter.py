@@ -54,8 +54,10 @@ class Submitter(futures.Executor):
             payload = functions.pack_call(connection.payloads, id, fn, args, kwargs)
             return self._send(connection, id, fn, None, payload, 0)
         plain, given, named = functions.apart(fn, args, kwargs)
-        code = functions.code_of(plain)
+        pythons = self._executor._known_site.pythons()
+        code = functions.code_of(plain, pythons)
         payload = functions.pack_call(connection.payloads, id, fn, given, named)
+        functions.check_arguments(payload, fn, pythons)
         return self._send(connection, id, fn, code, payload, 0)
 
     @overload  # type: ignore[override]
@@ -122,12 +124,14 @@ class Submitter(futures.Executor):
         if not iterables:
             raise InputError("map: give at least one iterable")
         deadline = None if timeout is None else time.monotonic() + timeout
-        first, code = self._executor._connected(), _code_of(fn)
+        first, pythons = self._executor._connected(), self._executor._known_site.pythons()
+        code = None if isinstance(fn, str) else functions.code_of(fn, pythons)
 
         def send(columns: mapping.Columns) -> tuple[TaskFuture[Any], int]:
             connection = first if buffersize is None else self._executor._connected()  # not after `shutdown`
             id = new_id()
             payload = functions.pack_chunk(connection.payloads, id, fn, columns)
+            functions.check_arguments(payload, fn, pythons)
             return self._send(connection, id, fn, code, payload, len(columns[0])), size_of(payload)
 
         at_once = chunksize is not None and buffersize is None
@@ -218,7 +222,3 @@ class Submitter(futures.Executor):
             connection.payloads.free(payload, id)
             raise
         return future
-
-
-def _code_of(fn: Callable[..., Any] | str) -> FunctionCode | None:
-    return None if isinstance(fn, str) else functions.code_of(fn)
