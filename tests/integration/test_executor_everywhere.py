@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -214,3 +215,42 @@ class TestAMap:
             except WorkerLost:
                 outcomes.append(-1)
         assert outcomes == [0, 1, 2, -1, -1, -1, 6, 7, 8]
+
+
+def submits(home: str, depth: int, folder: str = "", others: int = 0) -> int:
+    """Submit itself to its own site, `depth` times one in the other, and wait; begin when as many are in `folder`."""
+    import os
+    import time
+
+    from upon import Executor
+    from upon.sdk import nested
+
+    nested.AFTER = 0.5
+    if not depth:
+        return 0
+    if folder:
+        open(f"{folder}/{os.getpid()}", "w").close()
+        while len(os.listdir(folder)) < others:
+            time.sleep(0.01)
+    with Executor(home=home) as executor:
+        return 1 + executor.submit(submits, home, depth - 1).result()
+
+
+class TestNested:
+    def test_as_deep_as_there_are_workers(self, system: System, executor: Executor, client: Client) -> None:
+        (site,) = client.sites()
+        assert executor.submit(submits, str(system.home), site.slots - 1).result(60) == site.slots - 1
+
+    def test_deeper_is_said_while_it_waits(
+        self, system: System, executor: Executor, client: Client, tmp_path: Path
+    ) -> None:
+        (site,) = client.sites()
+        home, folder = str(system.home), str(tmp_path)
+        futures = [executor.submit(submits, home, 1, folder, site.slots) for _ in range(site.slots)]
+
+        def said() -> bool:
+            return all("submitted to its own site" in client.output(future.id).text for future in futures)
+
+        wait_for(said, "each of them says that it waits for a worker")
+        assert futures[0].cancel()
+        assert [future.result(60) for future in futures[1:]] == [1] * (site.slots - 1), "a worker is enough to go on"

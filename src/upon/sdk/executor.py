@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar
 
 from upon.errors import InputError, ServiceUnavailable
 from upon.messages import Retry
+from upon.sdk import nested
 from upon.sdk.connection import PATIENCE, Connection
 from upon.sdk.future import TaskFuture
 from upon.sdk.known_site import KnownSite
@@ -111,6 +112,8 @@ class Executor(Submitter):
         connection.open()
         self._known_site = KnownSite(Rest(self._find, 0.0), self.site)
         self._maps.clear()
+        if nested.is_inside(self.site):
+            nested.watch(connection, self._known_site)
         weakref.finalize(self, connection.close).atexit = False
         return connection
 

@@ -43,6 +43,12 @@ class KnownSite:
         site = self._now()
         return max(1, site.slots) if site is not None and site.slots else WORKERS
 
+    def is_full(self) -> bool:
+        """Return whether all its workers are taken; asked anew."""
+        self._asked = -AGAIN
+        site = self._now()
+        return site is not None and 0 < site.slots <= site.busy
+
     def _now(self) -> api.Site | None:
         if time.monotonic() - self._asked > AGAIN:
             self._asked = time.monotonic()
