@@ -153,11 +153,9 @@ class Pool:
                     self._missing(worker, message.code, out)
                 case Retire():
                     self._kill(worker, "retired", out)
-        if worker.running is not None and worker.seq != seq:
+        if fresh := worker.running is not None and worker.seq != seq:
             self._alarms.set(worker)
-            self._rooms.place(worker, fresh=True)
-        else:
-            self._rooms.place(worker)
+        self._rooms.place(worker, fresh=fresh)
         return self._hand_out(now, out)
 
     def reclaimed(self, number: int, seqs: Container[int], now: float) -> list[Instruction]:
@@ -266,7 +264,7 @@ class Pool:
         """Time has passed; needed at `wake_at`, harmless at any time."""
         out: list[Instruction] = []
         for worker in self._alarms.due(now):
-            if not worker.told and now - worker.since >= STARTED_AFTER:
+            if not worker.told and now >= worker.since + STARTED_AFTER:  # as `next_event` has it, to the last bit
                 worker.told = True
                 out.append(Slow(begun(worker, now)))
             if worker.deadline and now >= worker.deadline:
@@ -305,6 +303,7 @@ class Pool:
     def _kill(self, worker: Worker, reason: Reason, out: list[Instruction]) -> None:
         if not worker.dying:
             worker.dying, worker.deadline = reason, 0.0
+            self._alarms.set(worker)  # the one for its deadline means nothing now
             self._rooms.place(worker)
             worker.victim = worker.seq if worker.running is not None else -1
             out.extend((Reclaim(worker.number), Kill(worker.number)))

@@ -303,6 +303,18 @@ def test_what_is_asked_back_and_has_begun_stays() -> None:
     assert kinds(given) == [Give], "the other goes ahead again"
 
 
+def test_the_alarm_of_a_task_that_is_killed_before_its_timeout_is_set_anew() -> None:
+    made = pool()
+    made.assign([task("a", timeout=0.02)], 10.0)
+    made.heard(1, [Began(0, 1)], 10.0)
+    made.cancel("a", 10.0)
+    assert made.wake_at == 10.02
+    made.tick(10.03)
+    assert made.wake_at == 10.0 + STARTED_AFTER
+    made.tick(10.0 + STARTED_AFTER)  # on the bit: a tick has an end
+    assert made.wake_at == float("inf")
+
+
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert exit_story(-9) == "was killed by SIGKILL (kill -9, or the system was out of memory)"
     assert "with code 3" in exit_story(3)
