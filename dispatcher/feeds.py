@@ -23,7 +23,7 @@ from upon.dispatcher.decisions.instructions import BadRecordRead, CancelAsked, D
 from upon.errors import InputError, PayloadTooLarge
 from upon.kafka.positions import Position
 from upon.logs import get_logger
-from upon.messages import MAX_DESCRIPTION, Cancel, Drain, Invocation, InvocationBatch, decode
+from upon.messages import FORMAT, MAX_DESCRIPTION, Cancel, Drain, Invocation, InvocationBatch, decode
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord, TopicPartition
@@ -69,19 +69,22 @@ def described(invocation: Invocation) -> int:
 
 
 class _Kind(msgspec.Struct):
+    """As much of a control record as tells which it is."""
+
     type: str = ""
+    format: int = FORMAT
 
 
 def control_input(record: ConsumerRecord[Any, Any]) -> CancelAsked | DrainAsked | None:
     """Return what a record of the control topic asks; None (and a line in the log) if it is none."""
     value = record.value or b""
     try:
-        if msgspec.msgpack.decode(value, type=_Kind).type:
+        if decode(value, _Kind).type:
             drain = decode(value, Drain)
             return DrainAsked(drain.managers, drain.on)
         asked = decode(value, Cancel)
         return CancelAsked(asked.ids, asked.running)
-    except (InputError, msgspec.MsgspecError, RecursionError) as error:
+    except InputError as error:
         log.warning(f"a control record was passed over: {error}", action="control", offset=record.offset)
         return None
 

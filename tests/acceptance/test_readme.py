@@ -66,7 +66,7 @@ def test_the_tour(system: System, folder: Path) -> None:
             if command.startswith(ENDLESS):
                 endless.append((command, _start(command, system, folder)))
             else:
-                command_now = re.sub(r"\bID$", lambda _: _newest_task(system, folder), command)
+                command_now = re.sub(r"\bID\b", lambda _: _newest_task(system, folder), command)
                 ran = _run(["sh", "-c", command_now], system, folder)
                 assert ran.returncode == 0, f"$ {command}\n{ran.stdout}{ran.stderr}"
             done.append(command)

@@ -48,7 +48,7 @@ VALID = [
 DEEP = [b"\x91" * 100_000 + b"\xc0", b"\x81\xa1a" * 50_000 + b"\xc0", b"[" * 100_000, b'{"a":' * 50_000]
 CLAIMS = [head + struct.pack(">I", 0xFFFFFFFF) for head in (b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9")]
 UNKNOWN = [b"\x82\xa1x" + deep + b"\xa4site\xa1s" for deep in DEEP[:2]]  # nested in a field that nobody knows
-HOSTILE = [*DEEP, *CLAIMS, *UNKNOWN, b"", b"\xc1", b"\x80", b"\xff" * 50]
+HOSTILE = [*DEEP, *CLAIMS, *UNKNOWN, b"", b"\xc1", b"\x80", b"\x81\xa4type\xa4\x00\x00\x00\x80", b"\xff" * 50]
 
 
 @st.composite
