@@ -139,6 +139,6 @@ def _readable(data: bytes) -> Results | None:
         for one in _each.decode(frame.results):
             with contextlib.suppress(InputError):
                 found.append(decode(one, Result))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return Results(results=tuple(found), started=frame.started)

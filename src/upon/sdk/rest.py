@@ -78,7 +78,7 @@ class Rest:
             return None  # type: ignore[return-value]
         try:
             return msgspec.json.decode(answer, type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ServiceError(f"{method} {where}: unknown answer ({error}); are both of one version?") from error
 
     def download(self, where: str, file: IO[bytes]) -> None:
@@ -167,5 +167,5 @@ def encoded(body: Any) -> bytes:
 def _problem(body: bytes) -> Problem | None:
     try:
         return msgspec.json.decode(body, type=Problem)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -70,7 +70,7 @@ class FileStore:
             ) from error
         except OSError as error:
             raise StoreError(f"the store in {folder} cannot be read: {_said(error)}") from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StoreError(f"{folder / MARK} is damaged ({error}): remove it, and start the service again") from error
         self.id, self.owner = mark.id, mark.owner
 
