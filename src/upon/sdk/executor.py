@@ -166,7 +166,7 @@ class Executor(Submitter):
                     for future in waiting:
                         if not (future.done() or future.running()):
                             future.cancel()
-                while waiting:
+                while waiting or self._feed_maps():
                     futures.wait(waiting)
                     self._connection.deliver()
                     waiting = self._unfinished()  # what maps have sent meanwhile
@@ -174,6 +174,16 @@ class Executor(Submitter):
         except KeyboardInterrupt:
             self._interrupted()
             raise
+
+    def _feed_maps(self) -> bool:
+        """Have maps send what they have not sent yet; return whether there was something.
+
+        A chunk that is done has the next one sent a moment later: in between nothing of a map is under way.
+        """
+        unfed = [one for one in list(self._maps) if one.goes_on]
+        for one in unfed:
+            one.feed()
+        return bool(unfed)
 
     def _unfinished(self) -> list[TaskFuture[Any]]:
         try:

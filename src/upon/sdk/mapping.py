@@ -132,6 +132,11 @@ class Map:
         self._pid = os.getpid()
         self.is_fed = False  # all is sent, or nothing more is to be
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has something to send by itself, when others come back."""
+        return self._by_itself and not self._at_once and not self.is_fed
+
     def feed(self) -> None:
         """Send as many chunks as may be under way.
 

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from tests.systems import wait_for
 from tests.unit.sdk.small_service import SmallService
 from upon import Executor, api
 from upon.errors import InputError, ServiceError
-from upon.sdk.mapping import BYTES, GROWTH, LEAST, WORK, Rows, Sizes
+from upon.sdk.mapping import BYTES, GROWTH, LEAST, WORK, Map, Rows, Sizes
 
 
 def simulated(each: float, items: int, workers: int = 4, weight: int = 10) -> list[int]:
@@ -209,3 +211,18 @@ def test_a_forked_child_is_told_that_the_map_is_its_parents(executor: Executor) 
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert list(found) == list(range(20))
+
+
+def test_an_executor_does_not_end_between_two_chunks(home: Path, service: SmallService, monkeypatch: Any) -> None:
+    """A chunk that is done has left what is under way before the next one is sent: however long that takes."""
+    one_done = Map._one_done
+
+    def late(self: Map, *done: Any) -> None:
+        time.sleep(0.05)
+        one_done(self, *done)
+
+    monkeypatch.setattr(Map, "_one_done", late)
+    with Executor(home=home) as executor:
+        executor.map(abs, range(5_000))
+        wait_for(lambda: not executor._unfinished(), "results that are here and not told yet", 30)
+    assert sum(chunk_sizes(service)) == 5_000
