@@ -1,19 +1,35 @@
-"""A service for the tests of this folder: one for each module, or one of a test's own.
+"""What the tests of this folder share: an executor and a client of the whole system, or a service without the rest.
 
-A module that uses them runs in one event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+A service is there for each module, or of a test's own. A module that uses one runs in one event loop:
+`pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import pytest
 import pytest_asyncio
 
 from tests.services import Running, service
+from tests.systems import System
+from upon import Client, Executor
 from upon.kafka.admin import ensure_topics
 from upon.topics import Topics
+
+
+@pytest.fixture(scope="module")
+def executor(system: System) -> Iterator[Executor]:
+    with Executor(home=system.home) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def client(system: System) -> Iterator[Client]:
+    with Client(home=system.home) as client:
+        yield client
 
 
 @asynccontextmanager

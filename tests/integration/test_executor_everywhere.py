@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,18 +18,6 @@ from tests.systems import System, wait_for
 from upon import Client, Executor
 from upon.errors import InputError, WorkerLost
 from upon.sdk.outcome import Chunk
-
-
-@pytest.fixture(scope="module")
-def executor(system: System) -> Iterator[Executor]:
-    with Executor(home=system.home) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def client(system: System) -> Iterator[Client]:
-    with Client(home=system.home) as client:
-        yield client
 
 
 def in_a_fork(work: Callable[[], object]) -> str:
@@ -249,10 +237,11 @@ class TestNested:
         futures = [executor.submit(submits, home, 1, folder, site.slots) for _ in range(site.slots)]
 
         def said() -> bool:
-            return any("submitted to its own site" in client.output(future.id).text for future in futures)
+            return all("submitted to its own site" in client.output(future.id).text for future in futures)
 
         try:
-            wait_for(said, "one of them says that it waits for a worker", 60)
+            wait_for(lambda: all(future.running() for future in futures), "each of them is accepted, and runs")
+            wait_for(said, "each of them says that it waits for a worker")
             assert futures[0].cancel()
             assert [future.result(60) for future in futures[1:]] == [1] * (site.slots - 1), (
                 "a worker is enough to go on"

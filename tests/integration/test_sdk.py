@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,18 +26,6 @@ from upon.errors import (
     TaskTimeout,
     WorkerLost,
 )
-
-
-@pytest.fixture(scope="module")
-def executor(system: System) -> Iterator[Executor]:
-    with Executor(home=system.home) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def client(system: System) -> Iterator[Client]:
-    with Client(home=system.home) as client:
-        yield client
 
 
 class Ours(Exception):
