@@ -192,12 +192,10 @@ async def _tasks(service: Service) -> AsyncIterator[None]:
 
 def _outbox(settings: Settings, service: Callable[[], Service]) -> Outbox:
     """The way to Kafka; a topic that is gone is made anew if it is a shared one or that of a known site."""
-    topics = settings.topics
 
     def spec_of(topic: str) -> TopicSpec | None:
-        site = topics.site_of(topic)
-        known = site is None or site in service().registrar.registry.sites
-        return topics.spec_of(topic, settings.partitions) if known else None
+        site = settings.topics.site_of(topic)
+        return settings.spec_of(topic) if site is None or site in service().registrar.registry.sites else None
 
     return Outbox(settings.need_kafka(), "upon-service", spec_of=spec_of, replication=settings.replication)
 

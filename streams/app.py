@@ -113,12 +113,10 @@ async def _ready_to_judge(part: Part, known: Known, keeping_up: asyncio.Task[Non
 
 def _outbox(settings: Settings, catalogue: Catalogue) -> Outbox:
     """The way to Kafka; a topic that is gone is made anew if it is a shared one or that of a known site."""
-    topics = settings.topics
 
     def spec_of(topic: str) -> TopicSpec | None:
-        site = topics.site_of(topic)
-        known = site is None or site in catalogue.registry.sites
-        return topics.spec_of(topic, settings.partitions) if known else None
+        site = settings.topics.site_of(topic)
+        return settings.spec_of(topic) if site is None or site in catalogue.registry.sites else None
 
     return Outbox(settings.need_kafka(), CLIENT_ID, spec_of=spec_of, replication=settings.replication)
 

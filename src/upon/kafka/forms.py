@@ -64,30 +64,32 @@ class Events:
         return b"[" + b",".join(one.body or b"" for one in entries) + b"]", [("content-type", BATCH.encode())]
 
 
-@dataclass(frozen=True, slots=True)
-class Invocations:
-    """A batch of invocations. `head`: the batch without them; its `submitted` becomes that of the first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """A MessagePack record of many entries, of which one is under way at a time. `around`: its size without them."""
 
-    head: InvocationBatch
     around: int
     max_count: int = 2000
     window: int = 1
     each: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocations(_Batch):
+    """A batch of invocations. `head`: the batch without them; its `submitted` becomes that of the first."""
+
+    head: InvocationBatch
 
     def join(self, entries: Sequence[Entry]) -> tuple[bytes | None, Headers]:
         bodies: Any = tuple(_raw(one.body or b"") for one in entries)
         return encode(msgspec.structs.replace(self.head, submitted=entries[0].at, invocations=bodies)), []
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results(_Batch):
     """A batch of results and starts of one site. The `kind` of an entry is its list."""
 
     site: str
-    around: int
-    max_count: int = 2000
-    window: int = 1
-    each: int = 0
 
     def join(self, entries: Sequence[Entry]) -> tuple[bytes | None, Headers]:
         results: Any = tuple(_raw(one.body or b"") for one in entries if one.kind != STARTED)
@@ -95,15 +97,11 @@ class Results:
         return encode(ResultBatch(site=self.site, results=results, started=started)), []
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs(_Batch):
     """A batch of pieces of one site's output."""
 
     site: str
-    around: int
-    max_count: int = 2000
-    window: int = 1
-    each: int = 0
 
     def join(self, entries: Sequence[Entry]) -> tuple[bytes | None, Headers]:
         pieces: Any = tuple(_raw(one.body or b"") for one in entries)
@@ -118,7 +116,7 @@ STARTED = "started"
 def invocations_lane(topic: str, *, site: str, group: str, principal: str, code: str) -> Lane:
     """Return the lane of the invocations of one function from one sender; the record's key is the code's hash."""
     head = InvocationBatch(site=site, group=group, principal=principal, submitted=1 << 62, invocations=())
-    return Lane(topic, Invocations(head, len(encode(head)) + _ARRAYS), code.encode())
+    return Lane(topic, Invocations(head=head, around=len(encode(head)) + _ARRAYS), code.encode())
 
 
 def invocation_entry(invocation: Invocation, at: int) -> Entry:
@@ -130,7 +128,7 @@ def invocation_entry(invocation: Invocation, at: int) -> Entry:
 def results_lane(topic: str, *, site: str, group: str) -> Lane:
     """Return the lane of a site's results for one group."""
     around = len(encode(ResultBatch(site=site))) + len("results" + "started") + _ARRAYS
-    return Lane(topic, Results(site, around), group.encode() or None)
+    return Lane(topic, Results(site=site, around=around), group.encode() or None)
 
 
 def result_entry(item: Result | Started) -> Entry:
@@ -141,7 +139,7 @@ def result_entry(item: Result | Started) -> Entry:
 def output_lane(topic: str, *, site: str) -> Lane:
     """Return the lane of what a site's tasks print: their pieces share records, in order."""
     around = len(encode(OutputBatch(site=site))) + len("pieces") + _ARRAYS
-    return Lane(topic, Outputs(site, around), site.encode())
+    return Lane(topic, Outputs(site=site, around=around), site.encode())
 
 
 def output_entry(piece: OutputPiece) -> Entry:
