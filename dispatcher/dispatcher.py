@@ -73,8 +73,6 @@ from upon.part import Part
 
 log = get_logger(__name__)
 
-CLAIM_WAIT = 1.5
-"""Seconds after a restart with work left over in which managers may say what they hold: they beat every second."""
 STOP_PATIENCE = 1.5
 """Seconds that a clean stop waits for Kafka to take what there is, and then for its clients to close."""
 
@@ -191,7 +189,7 @@ class Dispatcher:
         try:
             await self._unless_failed(asyncio.gather(registry_read.wait(), control_read.wait()))
             if self._found.wait:
-                self._state.placement.hold_until = time.monotonic() + CLAIM_WAIT
+                self._state.placement.hold_until = time.monotonic() + protocol.HEARD_WITHIN
             taking = asyncio.create_task(self._read_invocations())
             taking.add_done_callback(self._ended)
             tasks.append(taking)

@@ -19,9 +19,6 @@ from upon.logs import get_logger
 
 log = get_logger(__name__)
 
-SWITCH_WAIT = 1.5
-"""Seconds in which managers turn to a dispatcher that has taken over: they beat every second."""
-
 
 def hear(router: Router, term: Term) -> Iterator[Heard | ManagerGone]:
     """Yield what has come since this was called last.
@@ -68,14 +65,14 @@ async def turn_away(router: Router, wake: asyncio.Event) -> None:
 
 
 async def win_over(router: Router, wake: asyncio.Event, term: Term) -> list[Heard | ManagerGone]:
-    """Have managers turn to this dispatcher, for `SWITCH_WAIT` s; return what they said meanwhile.
+    """Have managers turn to this dispatcher, for `HEARD_WITHIN` s; return what they said meanwhile.
 
     Who has turned takes nothing from the dispatcher before, not even that an outcome is stored. So the results that are
     in Kafka after this, and what managers have said, are together all that was done.
     """
     said: list[Heard | ManagerGone] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(SWITCH_WAIT):
+        async with asyncio.timeout(protocol.HEARD_WITHIN):
             while True:
                 said += hear(router, term)
                 await _more(router, wake)

@@ -56,6 +56,8 @@ OLDEST = 3
 """The oldest version that is still understood; what is older is rejected with the reason."""
 BEAT = 1.0
 """Seconds between two heartbeats of a manager; each is answered."""
+HEARD_WITHIN = 1.5
+"""Seconds in which every manager that is connected has spoken: what it holds is known then."""
 LOST_AFTER = 3.0
 """Seconds of silence after which a peer counts as gone."""
 STARTED_AFTER = 0.05

@@ -1,8 +1,8 @@
 """Attempts: a task given to a manager, and how that ends.
 
     placement ─▶ assigned ─▶ started ─▶ outcome ─┬─ final ─▶ settle ─▶ finish
-                │           │                └─ to be retried ─▶ again
-                └───────────┴─▶ death, lose ─▶ again, or fail with the story
+                    │           │                └─ to be retried ─▶ again
+                    └───────────┴─▶ death, lose ─▶ again, or fail with the story
 
 Pure: a part of the state machine (`upon.dispatcher.decisions.state`), over its book.
 """
