@@ -19,11 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from tests.failures.load import work
 from tests.integration.dispatching import Fabric, dispatcher_process, fabric
 from tests.integration.test_dispatcher import free_address
 from tests.integration.test_fabric import manager_process, registered
@@ -42,22 +42,6 @@ runs them all, and what it has done and nobody was told of is done again."""
 STOPPED = 4.5
 """Seconds for which something is stopped: longer than the three after which it counts as gone."""
 PATIENT = Retry(attempts=50, jitter=False)
-
-
-def work() -> Callable[[str, str], str]:
-    """Return what leaves a trace of each execution, slowly enough that a fault meets some under way."""
-
-    def traced(effects: str, name: str) -> str:
-        import os
-        import time
-
-        descriptor = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{name}\n".encode())
-        os.close(descriptor)
-        time.sleep(0.01)
-        return name
-
-    return traced  # made here, it travels by value: workers cannot import the tests
 
 
 class Site:
@@ -86,7 +70,7 @@ class Site:
     async def submit(self, code: str) -> None:
         for _ in range(BATCH):
             self.ids.append(f"t{len(self.ids)}")
-            payload = pack_call([str(self.effects), self.ids[-1]], {})
+            payload = pack_call([self.ids[-1], str(self.effects)], {})
             await self.f.invoke(self.ids[-1], code=code, payload=payload, retry=PATIENT)
 
     def strike(self) -> None:
@@ -151,7 +135,7 @@ async def chaos(kafka: str, prefix: str, folder: Path, seconds: float, seed: int
     async with fabric(kafka, prefix, folder / "home") as f:
         site = Site(f, folder / "effects", dice)
         try:
-            code = await registered(f, work())
+            code = await registered(f, work)
             until = time.monotonic() + seconds
             next_fault = time.monotonic() + 2.0
             while time.monotonic() < until:

@@ -26,16 +26,24 @@ rules:
 """
 
 
-def work(what: str, effects: str) -> str:
-    """Leave a trace of each execution, slowly enough that a fault meets some under way; return `what`."""
-    import os
-    import time
+def tracing(pause: float) -> Callable[[str, str], str]:
+    """Return a function that travels by value (it is made here: workers cannot import the tests)."""
 
-    descriptor = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(descriptor, f"{what}\n".encode())
-    os.close(descriptor)
-    time.sleep(0.01)
-    return what
+    def work(what: str, effects: str) -> str:
+        """Leave a trace of each execution, slowly enough that a fault meets some under way; return `what`."""
+        import os
+        import time
+
+        descriptor = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, f"{what}\n".encode())
+        os.close(descriptor)
+        time.sleep(pause)
+        return what
+
+    return work
+
+
+work = tracing(0.01)
 
 
 class Outcome:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.failures.load import tracing
 from tests.integration.dispatching import Fabric, dispatcher_process, fabric
 from tests.integration.test_dispatcher import free_address
 from tests.integration.test_fabric import manager_process, registered
@@ -17,22 +18,6 @@ from upon.serialize import pack_call
 from upon.topics import Topics
 
 TASKS = 200
-
-
-def work() -> Callable[[str, str], str]:
-    """Return what leaves a trace of each execution, slowly enough that a fault meets some under way."""
-
-    def traced(effects: str, name: str) -> str:
-        import os
-        import time
-
-        descriptor = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{name}\n".encode())
-        os.close(descriptor)
-        time.sleep(0.02)
-        return name
-
-    return traced  # made here, it travels by value: workers cannot import the tests
 
 
 class Pair:
@@ -61,7 +46,7 @@ class Pair:
         await self.f.until(lambda: self.last().pid == process.pid and bool(self.last().managers), "managers turned")
 
     async def invoke(self, id: str) -> None:
-        await self.f.invoke(id, code=self.code, payload=pack_call([str(self.effects), id], {}))
+        await self.f.invoke(id, code=self.code, payload=pack_call([id, str(self.effects)], {}))
 
     async def begin(self) -> None:
         """Give the work to the active one, and wait until some of it is done."""
@@ -87,7 +72,7 @@ async def pair(kafka: str, topics: Topics, folder: Path, first: str = "") -> Asy
             processes.append(dispatcher_process(f.settings, addresses[1], first))
             made.standby = processes[1]
             processes.append(manager_process(f.settings, ",".join(addresses)))
-            made.code = await registered(f, work())
+            made.code = await registered(f, tracing(0.02))
             await made.until_active(made.active)
             yield made
         finally:
