@@ -98,7 +98,9 @@ class Placement:
             return [], used_up
         if not needs.shaped:
             return capacity.deal(lane.code, 1, count), ""
-        return capacity.fit(needs.resources, count), "" if capacity.could(needs.resources) else NOBODY_COULD
+        if shares := capacity.fit(needs.resources, count):
+            return shares, ""
+        return [], "" if capacity.could(needs.resources) else NOBODY_COULD
 
     def _spread(self) -> None:
         """Ask back what waits behind slow tasks while slots elsewhere are idle."""
